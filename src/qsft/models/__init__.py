@@ -1,0 +1,24 @@
+"""What a forward pass gives to an objective, and the models that Q-SFT is made of."""
+
+from qsft.models.extraction import Extraction
+from qsft.models.policy_model import QSFTPolicyConfig, QSFTPolicyModel, load_causal_lm
+from qsft.models.states import check_head, output_head, pick_dummy_token, state_hidden
+from qsft.models.support import SupportRule, compute_support, with_support
+from qsft.models.target import AdapterTarget, TargetNetwork, make_target
+
+__all__ = [
+    "AdapterTarget",
+    "Extraction",
+    "QSFTPolicyConfig",
+    "QSFTPolicyModel",
+    "SupportRule",
+    "TargetNetwork",
+    "check_head",
+    "compute_support",
+    "load_causal_lm",
+    "make_target",
+    "output_head",
+    "pick_dummy_token",
+    "state_hidden",
+    "with_support",
+]

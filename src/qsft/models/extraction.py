@@ -1,0 +1,88 @@
+"""Three ways out: from the two models' log-probabilities to the policy's logits.
+
+Source: Q-SFT, section 4.3 (arXiv 2411.05193) for the likelihood extraction; the value extraction is the KL-regularised
+optimum for the Q-values that the ratio holds; the product extraction follows from ``p = pi Q``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from qsft.errors import ConfigError
+from qsft.models.support import SupportRule
+
+Kind = Literal["product", "value", "likelihood"]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How the next token is drawn.
+
+    Args:
+        kind: ``"product"``: ``p(a)``, the dummy token removed: the likelihood model alone. ``"value"``:
+            ``pi(a)^eta exp(beta clip(p(a) / pi(a), 0, 1))`` on the support. ``"likelihood"`` (the paper's):
+            ``pi(a) exp(beta p(a))``.
+        beta: weight of the values, in units of the scaled return; unused by ``product``.
+        eta: exponent of the behaviour model in ``value``.
+        support: threshold of the support relative to the likeliest token of the behaviour model (of the likelihood
+            model for ``product``); 0 for no restriction. A ratio of two tiny probabilities is noise: keep one for ``value``.
+    """
+
+    kind: Kind = "product"
+    beta: float = 64.0
+    eta: float = 1.0
+    support: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("product", "value", "likelihood"):
+            raise ConfigError(f"extraction kind: {self.kind!r} is unknown; use 'product', 'value' or 'likelihood'.")
+        if self.beta < 0 or self.eta < 0:
+            raise ConfigError(f"extraction: beta ({self.beta}) and eta ({self.eta}) must not be negative.")
+        if not 0 <= self.support <= 1:
+            raise ConfigError(f"extraction support: {self.support} is outside [0, 1]; 0 switches it off.")
+
+    @property
+    def needs_behaviour(self) -> bool:
+        """Whether the behaviour model must be loaded and run."""
+        return self.kind != "product"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def policy_logits(self, likelihood_logits: Tensor, behaviour_logits: Tensor | None, dummy_id: int) -> Tensor:
+        """Unnormalised log-probabilities of the policy.
+
+        Args:
+            likelihood_logits: ``[..., V]``.
+            behaviour_logits: ``[..., V]``; ``None`` for ``product``.
+            dummy_id: never drawn.
+
+        Returns:
+            ``[..., V]`` float32.
+        """
+        likelihood = torch.log_softmax(likelihood_logits.float(), dim=-1)
+        if self.kind == "product":
+            prior = scores = _without(likelihood, dummy_id)
+        else:
+            if behaviour_logits is None:
+                raise ConfigError(f"extraction {self.kind!r} needs the behaviour model's logits.")
+            behaviour = torch.log_softmax(behaviour_logits.float(), dim=-1)
+            prior = _without(behaviour, dummy_id)
+            if self.kind == "value":
+                ratio = (likelihood - behaviour).clamp_max(0.0).exp()
+                scores = self.eta * prior + self.beta * ratio
+            else:
+                scores = prior + self.beta * likelihood.exp()
+        if self.support > 0:
+            scores = scores.masked_fill(~SupportRule(threshold=self.support).mask(prior), -torch.inf)
+        return scores
+
+
+def _without(logps: Tensor, token: int) -> Tensor:
+    masked = logps.clone()
+    masked[..., token] = -torch.inf
+    return masked

@@ -1,0 +1,276 @@
+"""Behaviour and likelihood model as one `PreTrainedModel` that generates."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedConfig
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from qsft.errors import CheckpointError, ConfigError
+from qsft.models.extraction import Extraction
+
+LIKELIHOOD_DIR = "likelihood"
+BEHAVIOUR_DIR = "behaviour"
+
+
+class QSFTPolicyConfig(PreTrainedConfig):
+    """What a Q-SFT policy is made of.
+
+    Args:
+        likelihood: config of the likelihood model.
+        behaviour: config of the behaviour model.
+        extraction: arguments of :class:`~qsft.models.extraction.Extraction`.
+        dummy_token_id: the token that is never an action.
+        return_range: ``(low, high)``: a ratio ``V`` stands for the value ``low + V (high - low)``.
+        sampling_temperature: how :class:`~qsft.policies.model.ModelPolicy` draws; 0 for greedy.
+    """
+
+    model_type = "qsft_policy"
+    has_no_defaults_at_init = True
+
+    def __init__(
+        self,
+        likelihood: dict[str, Any] | None = None,
+        behaviour: dict[str, Any] | None = None,
+        extraction: dict[str, Any] | None = None,
+        dummy_token_id: int = 0,
+        return_range: tuple[float, float] = (0.0, 1.0),
+        sampling_temperature: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        self.likelihood = likelihood or {}
+        self.behaviour = behaviour or {}
+        self.extraction = extraction or Extraction().to_dict()
+        self.dummy_token_id = dummy_token_id
+        self.return_range = tuple(return_range)
+        self.sampling_temperature = sampling_temperature
+        super().__init__(**kwargs)
+
+
+class PairCache(Cache):
+    """The caches of two models as one: beam search reorders both, each model updates its own half."""
+
+    def __init__(self, likelihood: DynamicCache, behaviour: DynamicCache) -> None:
+        super().__init__(layers=[*likelihood.layers, *behaviour.layers])
+        self.likelihood = likelihood
+        self.behaviour = behaviour
+
+
+class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
+    """A causal LM whose logits are the policy's: works with ``generate`` (greedy, sampling, beams, left padding, cache).
+
+    With the ``product`` extraction the behaviour model is neither needed nor loaded.
+    """
+
+    config_class = QSFTPolicyConfig
+    main_input_name = "input_ids"
+
+    def __init__(
+        self,
+        config: QSFTPolicyConfig,
+        likelihood: PreTrainedModel,
+        behaviour: PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.likelihood = likelihood
+        self.behaviour = behaviour
+        self.extraction = Extraction(**config.extraction)
+        self.generation_config = GenerationConfig.from_model_config(likelihood.config)
+
+    @property
+    def extraction(self) -> Extraction:
+        """How tokens are drawn; assign another :class:`Extraction` to change it."""
+        return self._extraction
+
+    @extraction.setter
+    def extraction(self, extraction: Extraction) -> None:
+        if extraction.needs_behaviour and self.behaviour is None:
+            raise ConfigError(
+                f"extraction {extraction.kind!r} needs the behaviour model; load the policy with with_behaviour=True."
+            )
+        self._extraction = extraction
+        self.config.extraction = extraction.to_dict()
+
+    @classmethod
+    def combine(
+        cls,
+        likelihood: PreTrainedModel,
+        behaviour: PreTrainedModel | None,
+        *,
+        dummy_token_id: int,
+        extraction: Extraction | None = None,
+        return_range: tuple[float, float] = (0.0, 1.0),
+    ) -> QSFTPolicyModel:
+        """A policy of two models in memory.
+
+        Raises:
+            CheckpointError: the two have different vocabularies.
+        """
+        _check_vocabularies(likelihood, behaviour)
+        config = QSFTPolicyConfig(
+            likelihood=likelihood.config.to_dict(),
+            behaviour={} if behaviour is None else behaviour.config.to_dict(),
+            extraction=(extraction or Extraction()).to_dict(),
+            dummy_token_id=dummy_token_id,
+            return_range=return_range,
+        )
+        return cls(config, likelihood, behaviour).eval()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits ``[B, T, V]`` of the policy; -inf for tokens that it never draws."""
+        both = self.extraction.needs_behaviour
+        if use_cache and past_key_values is None:
+            past_key_values = self._new_cache()
+        shared = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "use_cache": use_cache,
+            "logits_to_keep": logits_to_keep,
+            **kwargs,
+        }
+        pair = isinstance(past_key_values, PairCache)
+        if past_key_values is not None and both != pair:
+            raise ConfigError("past_key_values: the cache was made for another extraction; start generation again.")
+        likelihood = self.likelihood(
+            **shared,
+            past_key_values=past_key_values.likelihood if isinstance(past_key_values, PairCache) else past_key_values,
+        )
+        behaviour_logits = None
+        if both:
+            assert self.behaviour is not None
+            behaviour_logits = self.behaviour(
+                **shared,
+                past_key_values=past_key_values.behaviour if isinstance(past_key_values, PairCache) else None,
+            ).logits
+        logits = self.extraction.policy_logits(likelihood.logits, behaviour_logits, self.config.dummy_token_id)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)  # type: ignore[arg-type]
+
+    def q_ratios(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scaled Q-values ``p / pi`` and behaviour log-probabilities of every token, both ``[B, T, V]`` float32.
+
+        Raises:
+            ConfigError: the behaviour model is not loaded.
+        """
+        if self.behaviour is None:
+            raise ConfigError("Q-values need the behaviour model; load the policy with with_behaviour=True.")
+        with torch.no_grad():
+            likelihood = self.likelihood(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+            behaviour = self.behaviour(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        prior = torch.log_softmax(behaviour.float(), dim=-1)
+        return (torch.log_softmax(likelihood.float(), dim=-1) - prior).exp(), prior
+
+    def _new_cache(self) -> Cache:
+        likelihood = DynamicCache(config=self.likelihood.config)
+        if not self.extraction.needs_behaviour:
+            return likelihood
+        assert self.behaviour is not None
+        return PairCache(likelihood, DynamicCache(config=self.behaviour.config))
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        # generate() must not make a cache sized for one model: forward makes the right one.
+        return False
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
+        """Write ``config.json`` and two ordinary checkpoints, ``likelihood/`` and ``behaviour/``.
+
+        Any serving engine can play the ``product`` policy from ``likelihood/`` alone, with one token masked.
+        """
+        root = Path(save_directory)
+        root.mkdir(parents=True, exist_ok=True)
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(root)
+        self.likelihood.save_pretrained(root / LIKELIHOOD_DIR, **kwargs)
+        if self.behaviour is not None:
+            self.behaviour.save_pretrained(root / BEHAVIOUR_DIR, **kwargs)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        extraction: Extraction | None = None,
+        with_behaviour: bool = False,
+        **kwargs: Any,
+    ) -> QSFTPolicyModel:
+        """Load a policy written by :meth:`save_pretrained` or by stage 2.
+
+        Args:
+            path: the folder.
+            extraction: instead of the saved one.
+            with_behaviour: load the behaviour model even if the extraction does not need it (for Q-values).
+            kwargs: passed to both models' ``from_pretrained`` (``dtype``, ``device_map``, ...).
+
+        Raises:
+            CheckpointError: not such a folder, or the two models do not fit each other.
+        """
+        root = Path(path)
+        config = _read_config(root)
+        if extraction is not None:
+            config.extraction = extraction.to_dict()
+        likelihood = load_causal_lm(root / LIKELIHOOD_DIR, **kwargs)
+        behaviour = None
+        if with_behaviour or Extraction(**config.extraction).needs_behaviour:
+            behaviour = load_causal_lm(root / BEHAVIOUR_DIR, **kwargs)
+        _check_vocabularies(likelihood, behaviour)
+        return cls(config, likelihood, behaviour).eval()
+
+
+AutoConfig.register(QSFTPolicyConfig.model_type, QSFTPolicyConfig)
+AutoModelForCausalLM.register(QSFTPolicyConfig, QSFTPolicyModel)
+
+
+def load_causal_lm(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
+    """``AutoModelForCausalLM.from_pretrained`` with a one-line error that says what is wrong with the checkpoint."""
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path}: cannot be loaded as a causal language model: {reason}") from error
+    wrong = sorted(report["missing_keys"]) or [key for key, *_ in report["mismatched_keys"]]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: the weights do not fit the architecture in config.json ({len(wrong)} parameters, first {wrong[0]!r}); "
+            "use the config that the checkpoint was saved with."
+        )
+    return model
+
+
+def _read_config(root: Path) -> QSFTPolicyConfig:
+    if not (root / "config.json").is_file():
+        raise CheckpointError(f"{root}: no config.json; give the folder of a finished `qsft train qsft` run.")
+    values, _ = QSFTPolicyConfig.get_config_dict(root)
+    if values.get("model_type") != QSFTPolicyConfig.model_type:
+        raise CheckpointError(
+            f"{root}: config.json holds a {values.get('model_type')!r} model, not a Q-SFT policy; "
+            "give the folder of a finished `qsft train qsft` run."
+        )
+    return QSFTPolicyConfig.from_dict(values)
+
+
+def _check_vocabularies(likelihood: PreTrainedModel, behaviour: PreTrainedModel | None) -> None:
+    if behaviour is None:
+        return
+    sizes = [model.get_output_embeddings().weight.shape[0] for model in (likelihood, behaviour)]
+    if sizes[0] != sizes[1]:
+        raise CheckpointError(
+            f"the likelihood model has {sizes[0]} output tokens and the behaviour model {sizes[1]}; "
+            "both must come from the same run."
+        )

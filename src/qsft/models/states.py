@@ -1,0 +1,110 @@
+"""From a Hugging Face causal LM to what an objective needs: hidden states at agent positions, and the output head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from qsft.data.batch import NO_ACTION
+from qsft.errors import ConfigError
+
+#: Keys of a TokenBatch that describe states; every other key is an input of the model (images, for instance).
+STATE_KEYS = frozenset(
+    {
+        "state_positions",
+        "actions",
+        "state_mask",
+        "turn_end",
+        "rewards",
+        "terminal",
+        "returns_to_go",
+        "support_ids",
+        "support_logps",
+    }
+)
+
+
+def unwrap_adapters(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside a PEFT model (with its adapters injected), or the model itself."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return inner  # type: ignore[return-value]
+
+
+def output_head(model: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight ``[V, H]`` and bias ``[V]`` (or ``None``) that turn a hidden state into logits."""
+    head = unwrap_adapters(model).get_output_embeddings()
+    if head is None or not hasattr(head, "weight"):
+        raise ConfigError(
+            f"{type(model).__name__} has no linear output embedding; use a causal language model (AutoModelForCausalLM)."
+        )
+    return head.weight, getattr(head, "bias", None)  # type: ignore[return-value]
+
+
+def state_hidden(model: nn.Module, batch: dict[str, Any]) -> Tensor:
+    """Hidden states ``[N, H]`` of the batch's N states, row by row, in one forward pass of the backbone.
+
+    Logits are never computed at other positions, and none here at all.
+    """
+    inputs = {key: value for key, value in batch.items() if key not in STATE_KEYS}
+    backbone = unwrap_adapters(model).base_model
+    hidden = backbone(**inputs, use_cache=False).last_hidden_state
+    rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+    return hidden[rows, batch["state_positions"]][batch["state_mask"]]
+
+
+@torch.no_grad()
+def check_head(model: PreTrainedModel) -> None:
+    """Raise :class:`ConfigError` unless hidden states through the output head are the model's logits.
+
+    Some architectures scale or cap their logits after the head; losses computed from the head alone would silently
+    train another model.
+    """
+    vocabulary = output_head(model)[0].shape[0]
+    ids = torch.arange(1, 4, device=model.device)[None] % vocabulary
+    was_training = model.training
+    model.eval()
+    logits = model(input_ids=ids, use_cache=False).logits.float()
+    weight, bias = output_head(model)
+    hidden = unwrap_adapters(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
+    expected = nn.functional.linear(hidden, weight, bias).float()
+    model.train(was_training)
+    if not torch.allclose(logits, expected, rtol=1e-2, atol=1e-2 * float(logits.abs().max().clamp_min(1.0))):
+        raise ConfigError(
+            f"{type(model).__name__} changes its logits after the output head (soft-capping, scaling, or an adapter on "
+            "the head), which the chunked loss cannot see; switch that off in the model's config or choose another model."
+        )
+
+
+def pick_dummy_token(tokenizer: Any, model_vocabulary: int, requested: int | str | None = None) -> int:
+    """The id of a token that is never an agent's action, for the mass that Q-SFT takes away from bad actions.
+
+    In order: the one asked for (an id or a token), the padding token where it is not the end of a turn, a row of the
+    embedding beyond the tokenizer's, the unknown or beginning-of-sequence token.
+
+    Raises:
+        ConfigError: no such token, or the one asked for does not exist.
+    """
+    if requested is not None:
+        index = tokenizer.convert_tokens_to_ids(requested) if isinstance(requested, str) else int(requested)
+        if index is None or not 0 <= index < model_vocabulary:
+            raise ConfigError(f"dummy_token: {requested!r} is not in the vocabulary of {model_vocabulary} tokens; name another.")
+        return index
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return int(tokenizer.pad_token_id)
+    if model_vocabulary > len(tokenizer):
+        return model_vocabulary - 1
+    for index in (tokenizer.unk_token_id, tokenizer.bos_token_id):
+        if index is not None and index != tokenizer.eos_token_id:
+            return int(index)
+    raise ConfigError(
+        "dummy_token: the tokenizer has no token that is surely never an action (no padding token apart from the end of "
+        "text, no unused embedding row); name one with dummy_token, for instance a reserved special token."
+    )
+
+
+def has_action(batch: dict[str, Tensor]) -> Tensor:
+    """``[B, S]`` bool: states with a logged action."""
+    return batch["actions"] != NO_ACTION

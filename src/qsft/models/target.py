@@ -1,0 +1,96 @@
+"""The target network: a slow moving average of the likelihood model."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qsft.models.states import output_head, state_hidden
+
+
+class TargetNetwork(nn.Module):
+    """``theta_bar <- (1 - rate) theta_bar + rate theta`` after every step, as a frozen copy of the whole model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.copy = copy.deepcopy(model)
+        self.copy.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TargetNetwork:
+        # a target with dropout would be a random one
+        return super().train(False)
+
+    def hidden(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        """Hidden states ``[N, H]`` of the batch's states under the target; ``model`` is the one in training."""
+        return state_hidden(self.copy, batch)
+
+    def head(self, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+        return output_head(self.copy)
+
+    def pairs(self, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+        """Parameters of the target and of the model that it follows, in the same order."""
+        return list(self.copy.parameters()), list(model.parameters())
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, rate: float) -> None:
+        """Move every parameter the share ``rate`` of the way to the model's."""
+        ours, theirs = self.pairs(model)
+        torch._foreach_lerp_(ours, theirs, rate)
+
+    @torch.no_grad()
+    def distance(self, model: nn.Module) -> float:
+        """``|theta - theta_bar| / |theta|`` over all parameters."""
+        ours, theirs = self.pairs(model)
+        moved = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(torch._foreach_sub(theirs, ours))))
+        size = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(theirs)))
+        return float(moved / size)
+
+
+class AdapterTarget(TargetNetwork):
+    """The target as a second LoRA adapter on the same base: no copy of the model.
+
+    PEFT's active adapter is a switch on the model. It is turned to the target and back *before* the trained forward
+    pass; between that pass and its backward it must not move, or gradients vanish silently.
+    """
+
+    NAME = "target"
+
+    def __init__(self, model: Any, trained: str = "default") -> None:
+        nn.Module.__init__(self)
+        self.trained = trained
+        config = copy.deepcopy(model.peft_config[trained])
+        model.add_adapter(self.NAME, config)
+        self._copy_weights(model)
+        model.set_adapter(trained)
+
+    @torch.no_grad()
+    def _copy_weights(self, model: nn.Module) -> None:
+        ours, theirs = self.pairs(model)
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.copy_(other)
+
+    def pairs(self, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+        named = dict(model.named_parameters())
+        ours = {name: p for name, p in named.items() if f".{self.NAME}." in name or name.endswith(f".{self.NAME}")}
+        return list(ours.values()), [named[name.replace(f".{self.NAME}", f".{self.trained}")] for name in ours]
+
+    def hidden(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        was_training = model.training
+        model.eval()
+        model.set_adapter(self.NAME)  # type: ignore[operator]
+        try:
+            return state_hidden(model, batch)
+        finally:
+            model.set_adapter(self.trained)  # type: ignore[operator]
+            model.train(was_training)
+
+    def head(self, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+        return output_head(model)
+
+
+def make_target(model: nn.Module) -> TargetNetwork:
+    """A target that equals the model: an adapter where the model has adapters, else a full copy."""
+    return AdapterTarget(model) if hasattr(model, "peft_config") else TargetNetwork(model)

@@ -1,0 +1,106 @@
+"""Settings of the two stages, on `transformers.TrainingArguments`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import TrainingArguments
+
+from qsft.errors import ConfigError
+
+
+@dataclass
+class SFTConfig(TrainingArguments):
+    """Stage 1, and every method that is a cross-entropy on agent tokens.
+
+    Everything of ``transformers.TrainingArguments`` is there; the fields below are new or have another default.
+
+    Args:
+        max_length: longer histories lose whole turns from the left (``None``: no limit).
+        loss_chunk_size: agent tokens whose logits exist at a time.
+    """
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Trajectories a step and device."})
+    logging_steps: float = field(default=50, metadata={"help": "Optimiser steps between log lines."})
+    save_steps: float = field(default=500, metadata={"help": "Optimiser steps between checkpoints."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
+    report_to: str | list[str] | None = field(default="none", metadata={"help": "tensorboard, wandb, trackio, ..."})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "The collator reads its own columns."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest history in tokens."})
+    loss_chunk_size: int = field(default=256, metadata={"help": "Agent tokens whose logits exist at a time."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss_chunk_size < 1:
+            raise ConfigError(f"loss_chunk_size: {self.loss_chunk_size} must be at least 1.")
+        if self.remove_unused_columns:
+            raise ConfigError("remove_unused_columns: must stay False, the collator needs the trajectory columns.")
+        if self.save_strategy == "steps" and self.logging_strategy == "steps" and self.save_steps % self.logging_steps:
+            raise ConfigError(
+                f"save_steps: {self.save_steps} is not a multiple of logging_steps ({self.logging_steps}), so a resumed "
+                "run could not continue a half-averaged log line; make it one."
+            )
+
+
+@dataclass
+class QSFTConfig(SFTConfig):
+    """Stage 2: Q-values as token probabilities.
+
+    Source: Hong, Dragan, Levine, "Q-SFT", ICLR 2025 (arXiv 2411.05193), section 4; the anchored form and the soft
+    backup are ours. The defaults come from the ablation in ``experiments/wordle``.
+
+    Args:
+        form: ``"anchored"``, ``"dummy"`` or ``"uniform"`` (the paper's), see :mod:`qsft.objectives.forms`.
+        backup: value of the next state: ``"soft"`` (KL-regularised), ``"max"`` (the paper's) or ``"monte-carlo"`` (no
+            backup: the weight is the return-to-go).
+        backup_beta: inverse temperature of the soft backup, in units of the scaled return.
+        monte_carlo_share: mixes that share of the return-to-go into the Bellman target.
+        monte_carlo_first: share of the steps, at the beginning, whose weight is the return-to-go alone.
+        gamma: discount.
+        gamma_per: ``"turn"`` or ``"token"``.
+        return_low, return_high: bounds on every return-to-go in reward units; ``None`` reads them off the data.
+        target_rate: alpha of the target network's moving average.
+        support: ``"relative"`` or ``"absolute"`` threshold on the behaviour model's probabilities.
+        support_threshold: see :class:`qsft.models.support.SupportRule`.
+        support_max_tokens: at most this many tokens a state.
+        dummy_token: token (or id) that is never an action; ``None`` picks one.
+    """
+
+    form: Literal["anchored", "dummy", "uniform"] = "anchored"
+    backup: Literal["soft", "max", "monte-carlo"] = "soft"
+    backup_beta: float = 15.0
+    monte_carlo_share: float = 0.0
+    monte_carlo_first: float = 0.0
+    gamma: float = 1.0
+    gamma_per: Literal["turn", "token"] = "turn"
+    return_low: float | None = None
+    return_high: float | None = None
+    target_rate: float = 0.005
+    support: Literal["relative", "absolute"] = "relative"
+    support_threshold: float = 0.1
+    support_max_tokens: int = 512
+    dummy_token: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("form", self.form, ("anchored", "dummy", "uniform"))
+        _one_of("backup", self.backup, ("soft", "max", "monte-carlo"))
+        _one_of("gamma_per", self.gamma_per, ("turn", "token"))
+        _within("gamma", self.gamma, 0.0, 1.0)
+        _within("monte_carlo_share", self.monte_carlo_share, 0.0, 1.0)
+        _within("monte_carlo_first", self.monte_carlo_first, 0.0, 1.0)
+        _within("target_rate", self.target_rate, 0.0, 1.0)
+        if self.backup_beta <= 0:
+            raise ConfigError(f"backup_beta: {self.backup_beta} must be positive; 15 is a good start.")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}: {value!r} is unknown; use one of {', '.join(map(repr, allowed))}.")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name}: {value} is outside [{low}, {high}].")

@@ -1,0 +1,172 @@
+"""One training step of each stage as one module, so that parameter sharding sees every use of a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qsft import objectives
+from qsft.models.states import STATE_KEYS, has_action, output_head, state_hidden
+from qsft.models.target import TargetNetwork
+from qsft.objectives import TargetDistribution, Targets
+
+
+class SupervisedLoss(nn.Module):
+    """Cross-entropy on agent tokens: behaviour cloning, which is Q-SFT with every weight 1.
+
+    ``forward(batch...)`` returns ``{"loss", "metrics"}``: the loss is the mean over the logged agent tokens (of the whole
+    accumulated batch when ``num_items_in_batch`` is given), metrics are ``{name: (sum, count)}``.
+    """
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, model: nn.Module, chunk_size: int = 256) -> None:
+        super().__init__()
+        self.model = model
+        self.chunk_size = chunk_size
+
+    def count_targets(self, batch: dict[str, Tensor]) -> Tensor:
+        """Tokens that the loss of a batch is a sum over."""
+        return has_action(batch).sum()
+
+    def forward(self, num_items_in_batch: Tensor | int | None = None, **batch: Tensor) -> dict[str, Any]:
+        valid = has_action(batch)
+        fitted, metrics = self.fitted_distribution(batch, valid)
+        # every parameter's use is in here: hidden states, gather, head, loss
+        hidden = state_hidden(self.model, batch)[valid[batch["state_mask"]]]
+        weight, bias = output_head(self.model)
+        total, logps = objectives.linear_cross_entropy(hidden, weight, bias, fitted, self.chunk_size)
+        count = self.count_targets(batch) if num_items_in_batch is None else num_items_in_batch
+        metrics["action_logp"] = (logps.sum(), logps.numel())
+        metrics["tokens"] = (batch["attention_mask"].sum(), 1)
+        return {"loss": total / count, "metrics": metrics}
+
+    def fitted_distribution(
+        self, batch: dict[str, Tensor], valid: Tensor
+    ) -> tuple[TargetDistribution, dict[str, tuple[Tensor, int]]]:
+        """What the states with a logged action are fitted to."""
+        return objectives.supervised(batch["actions"][valid]), {}
+
+
+@dataclass(frozen=True)
+class QLossSettings:
+    """The part of :class:`~qsft.training.config.QSFTConfig` that the loss reads."""
+
+    form: str
+    backup: str
+    backup_beta: float
+    monte_carlo_share: float
+    gamma: float
+    gamma_per: str
+    return_range: tuple[float, float]
+    dummy_id: int
+
+
+class QLoss(SupervisedLoss):
+    """Stage 2: the same cross-entropy, weighted by Bellman targets.
+
+    One forward pass of the target network gives ``V`` of every state, one of the likelihood model the loss of every
+    agent token of every turn.
+    """
+
+    def __init__(self, model: nn.Module, target: TargetNetwork, settings: QLossSettings, chunk_size: int = 256) -> None:
+        super().__init__(model, chunk_size)
+        self.target = target
+        self.settings = settings
+        self.monte_carlo_only = False
+
+    def count_targets(self, batch: dict[str, Tensor]) -> Tensor:
+        following = torch.zeros_like(batch["state_mask"])
+        following[:, :-1] = batch["state_mask"][:, 1:]
+        defined = batch["terminal"] | following
+        if self.settings.backup == "monte-carlo" or self.monte_carlo_only:
+            return has_action(batch).sum()
+        return (has_action(batch) & defined).sum()
+
+    def fitted_distribution(
+        self, batch: dict[str, Tensor], valid: Tensor
+    ) -> tuple[TargetDistribution, dict[str, tuple[Tensor, int]]]:
+        values, alive = self.state_values(batch)
+        targets = self.targets(batch, values)
+        actions, weights, counted = batch["actions"][valid], targets.weights[valid], targets.valid[valid]
+        form = self.settings.form
+        if form == "anchored":
+            fitted = objectives.anchored(
+                actions,
+                weights,
+                alive[valid],
+                batch["support_ids"][valid],
+                batch["support_logps"][valid],
+                self.settings.dummy_id,
+            )
+        elif form == "dummy":
+            fitted = objectives.dummy(actions, weights, self.settings.dummy_id)
+        else:
+            fitted = objectives.uniform(actions, weights, output_head(self.model)[0].shape[0])
+        # a state without a target has coefficients 0: it is in the pass but not in the loss
+        fitted = TargetDistribution(
+            fitted.ids,
+            fitted.coefficients * counted[:, None],
+            None if fitted.rest is None else fitted.rest * counted,
+        )
+        first = values[:, 0]
+        count = int(counted.sum())
+        metrics = {
+            "target_mean": (weights.sum(), count),
+            "target_square": (weights.square().sum(), count),
+            "clipped_share": (targets.clipped[valid].sum(), count),
+            "first_value": (first.sum(), len(first)),
+            "first_return": (self._scaled(batch["returns_to_go"][:, 0]).sum(), len(first)),
+        }
+        return fitted, metrics
+
+    @torch.no_grad()
+    def state_values(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Scaled values ``V`` under the target network, and ``1 - p(dummy)``, both ``[B, S]``; 0 where padded."""
+        mask = batch["state_mask"]
+        ids, logps = batch["support_ids"][mask], batch["support_logps"][mask]
+        dummies = torch.full_like(ids[:, :1], self.settings.dummy_id)
+        inputs = {key: value for key, value in batch.items() if key not in STATE_KEYS}
+        hidden = self.target.hidden(self.model, {**inputs, "state_positions": batch["state_positions"], "state_mask": mask})
+        weight, bias = self.target.head(self.model)
+        likelihood = objectives.linear_log_probabilities(
+            hidden, weight, bias, torch.cat([ids, dummies], dim=1), self.chunk_size
+        )
+        q = objectives.q_ratios(likelihood[:, :-1], logps)
+        if self.settings.backup == "soft":
+            value = objectives.soft_value(q, logps, self.settings.backup_beta)
+        else:
+            value = objectives.max_value(q, logps)
+        values, alive = torch.zeros(mask.shape, device=mask.device), torch.zeros(mask.shape, device=mask.device)
+        values[mask] = value
+        alive[mask] = -torch.expm1(likelihood[:, -1])
+        return values, alive
+
+    def targets(self, batch: dict[str, Tensor], values: Tensor) -> Targets:
+        """Weights of the logged tokens, ``[B, S]``."""
+        settings = self.settings
+        acted = has_action(batch)
+        returns = objectives.monte_carlo_targets(batch["returns_to_go"], acted, settings.return_range)
+        if settings.backup == "monte-carlo" or self.monte_carlo_only:
+            return returns
+        bellman = objectives.bellman_targets(
+            values,
+            batch["rewards"],
+            acted,
+            batch["turn_end"],
+            batch["terminal"],
+            batch["state_mask"],
+            settings.return_range,
+            settings.gamma,
+            settings.gamma_per,
+        )
+        if settings.monte_carlo_share > 0:
+            return objectives.mixed_targets(bellman, returns, settings.monte_carlo_share)
+        return bellman
+
+    def _scaled(self, value: Tensor) -> Tensor:
+        low, high = self.settings.return_range
+        return (value - low) / (high - low)

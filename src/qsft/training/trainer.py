@@ -1,0 +1,284 @@
+"""Trainers of the two stages, on `transformers.Trainer`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import datasets
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from qsft.data.batch import TrajectoryCollator
+from qsft.errors import CheckpointError, ConfigError
+from qsft.models.states import check_head, output_head, pick_dummy_token
+from qsft.models.support import SUPPORT_COLUMNS
+from qsft.models.target import make_target
+from qsft.training.config import QSFTConfig, SFTConfig
+from qsft.training.losses import QLoss, QLossSettings, SupervisedLoss
+
+COMPLETE = "complete"
+TARGET_FILE = "target.safetensors"
+
+
+class SFTTrainer(Trainer):
+    """Stage 1: cross-entropy on the agent's tokens of whole trajectories (behaviour cloning).
+
+    Args:
+        model: any causal LM, or a PEFT model.
+        args: :class:`SFTConfig`.
+        train_dataset: tokenised trajectories (:func:`qsft.data.tokenize_file`).
+        processing_class: the tokenizer.
+        kwargs: passed to ``transformers.Trainer``.
+    """
+
+    args: SFTConfig
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module,
+        args: SFTConfig,
+        train_dataset: datasets.Dataset,
+        processing_class: Any,
+        **kwargs: Any,
+    ) -> None:
+        check_head(model)  # type: ignore[arg-type]
+        self.loss_module = self.make_loss(model, args, processing_class)
+        super().__init__(
+            model=self.loss_module,
+            args=args,
+            train_dataset=train_dataset.with_format("numpy"),  # type: ignore[arg-type]
+            data_collator=self.make_collator(args, processing_class),
+            processing_class=processing_class,
+            **kwargs,
+        )
+        self._metric_sums: dict[str, float] = defaultdict(float)
+        self._metric_counts: dict[str, float] = defaultdict(float)
+        self._metrics_since = time.perf_counter()
+
+    def make_loss(self, model: nn.Module, args: SFTConfig, tokenizer: Any) -> SupervisedLoss:
+        """The module whose forward pass is a training step's loss."""
+        return SupervisedLoss(model, args.loss_chunk_size)
+
+    def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
+        return TrajectoryCollator(_pad_token(tokenizer))
+
+    @property
+    def inner_model(self) -> Any:
+        """The language model itself, as it is saved."""
+        return self.loss_module.model
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        if model.training:
+            for name, (total, count) in outputs["metrics"].items():
+                self._metric_sums[name] += float(total)
+                self._metric_counts[name] += float(count)
+        loss = outputs["loss"]
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
+        count = sum(self.loss_module.count_targets(batch) for batch in batch_samples)
+        count = torch.as_tensor(count, device=device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            count = self.accelerator.gather(count).sum()
+        return count
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self._metric_counts:
+            logs = {**logs, **self._take_metrics()}
+        super().log(logs, start_time)
+
+    def _take_metrics(self) -> dict[str, float]:
+        """Means since the last call, and the counters back to zero."""
+        sums, counts = dict(self._metric_sums), dict(self._metric_counts)
+        self._metric_sums.clear()
+        self._metric_counts.clear()
+        now = time.perf_counter()
+        rate = sums.pop("tokens") / max(now - self._metrics_since, 1e-9)
+        self._metrics_since = now
+        means = {name: total / max(counts[name], 1.0) for name, total in sums.items()}
+        return {**means, "tokens_per_second": round(rate, 1)}
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = output_dir or self.args.output_dir or "."
+        os.makedirs(folder, exist_ok=True)
+        if state_dict is not None:
+            state_dict = {key[len("model.") :]: value for key, value in state_dict.items() if key.startswith("model.")}
+        adapters = {"selected_adapters": ["default"]} if hasattr(self.inner_model, "peft_config") else {}
+        self.inner_model.save_pretrained(folder, state_dict=state_dict, **adapters)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        self._save_extra(folder)
+        (folder / COMPLETE).touch()
+
+    def _save_extra(self, folder: Path) -> None:
+        """What a later stage keeps beside the model, optimiser and random states."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        load_weights(self.inner_model, Path(resume_from_checkpoint))
+
+
+class QSFTTrainer(SFTTrainer):
+    """Stage 2: Q-values as token probabilities.
+
+    Args:
+        model: the likelihood model, starting as the behaviour model (or, by the paper's letter, as the pretrained one).
+        args: :class:`QSFTConfig` with ``return_low`` and ``return_high`` set.
+        train_dataset: tokenised trajectories with their support table (:func:`qsft.models.with_support`).
+        processing_class: the tokenizer.
+        kwargs: passed to ``transformers.Trainer``.
+    """
+
+    args: QSFTConfig
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module,
+        args: QSFTConfig,
+        train_dataset: datasets.Dataset,
+        processing_class: Any,
+        **kwargs: Any,
+    ) -> None:
+        missing = [name for name in SUPPORT_COLUMNS if name not in train_dataset.column_names]
+        if missing:
+            raise ConfigError(
+                f"train_dataset: column {missing[0]!r} is missing; compute the support table of the behaviour model first "
+                "(qsft.models.compute_support, with_support)."
+            )
+        super().__init__(model, args, train_dataset, processing_class, **kwargs)
+        self.add_callback(_FollowModel(self))
+
+    def make_loss(self, model: nn.Module, args: SFTConfig, tokenizer: Any) -> QLoss:
+        assert isinstance(args, QSFTConfig)
+        if args.return_low is None or args.return_high is None:
+            raise ConfigError("return_low, return_high: stage 2 needs the range of returns; set both.")
+        if args.return_low >= args.return_high:
+            raise ConfigError(f"return_low: {args.return_low} must be below return_high ({args.return_high}).")
+        settings = QLossSettings(
+            form=args.form,
+            backup=args.backup,
+            backup_beta=args.backup_beta,
+            monte_carlo_share=args.monte_carlo_share,
+            gamma=args.gamma,
+            gamma_per=args.gamma_per,
+            return_range=(args.return_low, args.return_high),
+            dummy_id=pick_dummy_token(tokenizer, output_head(model)[0].shape[0], args.dummy_token),
+        )
+        return QLoss(model, make_target(model), settings, args.loss_chunk_size)
+
+    def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
+        assert isinstance(args, QSFTConfig)
+        return TrajectoryCollator(_pad_token(tokenizer), args.gamma, args.gamma_per)
+
+    def _take_metrics(self) -> dict[str, float]:
+        means = super()._take_metrics()
+        square = means.pop("target_square")
+        means["target_std"] = max(square - means["target_mean"] ** 2, 0.0) ** 0.5
+        means["target_distance"] = self.loss_module.target.distance(self.inner_model)  # type: ignore[union-attr]
+        return means
+
+    def _save_extra(self, folder: Path) -> None:
+        ours, _ = self.loss_module.target.pairs(self.inner_model)  # type: ignore[union-attr]
+        tensors = {str(i): p.detach().contiguous() for i, p in enumerate(ours)}
+        safetensors.torch.save_file(tensors, folder / TARGET_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        ours, _ = self.loss_module.target.pairs(self.inner_model)  # type: ignore[union-attr]
+        saved = safetensors.torch.load_file(Path(resume_from_checkpoint) / TARGET_FILE)
+        with torch.no_grad():
+            for i, parameter in enumerate(ours):
+                parameter.copy_(saved[str(i)])
+
+
+class _FollowModel(TrainerCallback):
+    """Moves the target after every optimiser step, and ends the Monte-Carlo phase."""
+
+    def __init__(self, trainer: QSFTTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        until = args.monte_carlo_first * state.max_steps
+        self.trainer.loss_module.monte_carlo_only = state.global_step < until  # type: ignore[union-attr]
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        loss: Any = self.trainer.loss_module
+        loss.target.update(loss.model, args.target_rate)
+
+
+class JSONLinesLog(TrainerCallback):
+    """Every log line of a stage as one JSON object a line, in a file that needs nothing to read.
+
+    On resume, lines past the checkpoint are dropped, so that a step never stands twice.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        kept = []
+        if self.path.exists() and state.global_step > 0:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line and json.loads(line)["step"] <= state.global_step]
+        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if logs:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
+    """The newest complete checkpoint in a folder; incomplete ones (a kill while saving) are deleted."""
+    root = Path(folder)
+    found = sorted(root.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    for path in found:
+        if not (path / COMPLETE).exists():
+            shutil.rmtree(path)
+    complete = [path for path in found if path.exists()]
+    return complete[-1] if complete else None
+
+
+@torch.no_grad()
+def load_weights(model: Any, folder: Path) -> None:
+    """Put a saved checkpoint's weights into a model of the same architecture (an adapter's into a PEFT model)."""
+    if hasattr(model, "peft_config"):
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_peft_weights(str(folder)), adapter_name="default")
+        return
+    try:
+        loaded = type(model).from_pretrained(folder).state_dict()
+        model.load_state_dict(loaded)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the checkpoint cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _pad_token(tokenizer: Any) -> int:
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
