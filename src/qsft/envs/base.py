@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import gymnasium
+
+from qsft.errors import ConfigError, QSFTError
+
+if TYPE_CHECKING:
+    from qsft.data.trajectory import Trajectory
+    from qsft.policies.base import Policy
+
+
+class EpisodeError(QSFTError, RuntimeError):
+    """An environment was stepped when no episode is being played, or with something that is no action."""
+
+
+class BlockPlayer(Protocol):
+    """Plays one policy in one environment, a block of episodes at a time.
+
+    A block depends on ``(seed, block)`` alone, whatever was played before: that is what makes a collection
+    reproducible and resumable. ``play`` returns exactly ``size`` finished trajectories; their metadata holds the
+    reset options that replay them and ``success``.
+    """
+
+    size: int
+
+    def play(self, seed: int, block: int) -> list[Trajectory]: ...
 
 
 class Environment(gymnasium.Env):
@@ -13,18 +37,53 @@ class Environment(gymnasium.Env):
     ``reset(seed=..., options=...) -> observation, info`` and
     ``step(action) -> observation, reward, terminated, truncated, info``. Each instance owns its random generator
     (``self.np_random``, seeded by ``reset``). ``options`` can pin everything that is otherwise drawn, so that any
-    episode can be replayed. When an episode ends, ``info["success"]`` is a bool.
+    episode can be replayed. The ``info`` of an episode's last step holds ``success`` (bool) and the values of all
+    ``reset_options``; before that, ``info`` holds nothing that a player must not know.
 
     Attributes:
         name: the name under which ``qsft.envs.make`` finds it.
+        policies: its scripted policies, name -> ``"module:Class"``, where ``Class(environment, **options)`` is a
+            :class:`qsft.policies.base.Policy`.
+        reset_options: what ``reset(options=...)`` understands; together these pin an episode.
         return_range: ``(low, high)``, bounds on the undiscounted return-to-go from any state that can be reached.
         max_turns: agent turns after which an episode is over.
     """
 
     name: ClassVar[str]
+    policies: ClassVar[Mapping[str, str]] = {}
+    reset_options: ClassVar[tuple[str, ...]] = ()
     return_range: tuple[float, float]
     max_turns: int
+    _playing: bool = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Seeds the generator and checks the names in ``options``; subclasses call it first.
+
+        Raises:
+            ConfigError: an option that is not in ``reset_options``.
+        """
         super().reset(seed=seed)
+        for key in options or {}:
+            if key not in self.reset_options:
+                known = ", ".join(self.reset_options) or "none"
+                raise ConfigError(f"{self.name}: unknown reset option {key!r}; known: {known}")
+        self._playing = True
         return None, {}
+
+    def check_step(self, action: Any) -> None:
+        """Call at the start of ``step`` of an environment whose actions are texts.
+
+        Raises:
+            EpisodeError: no episode is being played, or ``action`` is not a ``str``.
+        """
+        if not self._playing:
+            raise EpisodeError(f"{self.name}: no episode is being played; call reset() before step()")
+        if not isinstance(action, str):
+            raise EpisodeError(f"{self.name}: an action is a str, got {type(action).__name__}")
+
+    def block_player(self, policy: Policy) -> BlockPlayer | None:
+        """A player of ``policy`` that is faster than turn by turn, with the same rules and texts; ``None`` if none.
+
+        It plays this environment with the options it was made with. ``qsft.envs.collect`` asks for it.
+        """
+        return None

@@ -9,7 +9,7 @@ from qsft.objectives.bellman import (
     q_ratios,
     soft_value,
 )
-from qsft.objectives.cross_entropy import cross_entropy, linear_cross_entropy, linear_log_probabilities
+from qsft.objectives.chunked import cross_entropy, linear_cross_entropy, linear_log_probabilities
 from qsft.objectives.forms import TargetDistribution, anchored, dummy, supervised, uniform
 
 __all__ = [

@@ -24,9 +24,9 @@ def cross_entropy(logits: Tensor, target: TargetDistribution) -> Tensor:
         target: what the states are fitted to.
 
     Returns:
-        ``[N]`` float32.
+        ``[N]``, float32 or wider.
     """
-    logps = torch.log_softmax(logits.float(), dim=-1)
+    logps = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
     loss = -(target.coefficients * logps.gather(1, target.ids)).sum(dim=1)
     if target.rest is not None:
         loss = loss - target.rest * logps.sum(dim=1)
@@ -50,7 +50,7 @@ def linear_cross_entropy(
         chunk_size: states whose logits exist at a time.
 
     Returns:
-        The loss (a float32 scalar, differentiable in ``hidden``, ``weight`` and ``bias``) and the detached
+        The loss (a scalar, float32 or wider, differentiable in ``hidden``, ``weight`` and ``bias``) and the detached
         log-probabilities ``[N]`` of ``target.ids[:, 0]``, the logged tokens.
     """
     loss, logps = _LinearCrossEntropy.apply(
@@ -84,7 +84,9 @@ def linear_log_probabilities(
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    logits = (hidden @ weight.to(hidden.dtype).T).float()
+    logits = hidden @ weight.to(hidden.dtype).T
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
     return logits if bias is None else logits.add_(bias)
 
 
@@ -101,12 +103,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk_size: int,
     ) -> tuple[Tensor, Tensor]:
         vocabulary = weight.shape[0]
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        coefficients = coefficients.to(exact)
+        rest = None if rest is None else rest.to(exact)
         wants = [tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias)]
         grad_hidden = torch.empty_like(hidden) if wants[0] else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants[1] else None
-        grad_bias = torch.zeros(vocabulary, dtype=torch.float32, device=weight.device) if wants[2] else None
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        logps = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        grad_weight = torch.zeros_like(weight, dtype=exact) if wants[1] else None
+        grad_bias = torch.zeros(vocabulary, dtype=exact, device=weight.device) if wants[2] else None
+        total = torch.zeros((), dtype=exact, device=hidden.device)
+        logps = torch.empty(len(hidden), dtype=exact, device=hidden.device)
         mass = coefficients.sum(dim=1) if rest is None else coefficients.sum(dim=1) + rest * vocabulary
         for part in range(0, len(hidden), chunk_size):
             rows = slice(part, part + chunk_size)
@@ -131,10 +136,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[rows] = grad @ weight.to(hidden.dtype)
             if grad_weight is not None:
-                if grad.dtype == torch.float32:
+                if grad.dtype == grad_weight.dtype:
                     grad_weight.addmm_(grad.T, hidden[rows])
                 else:
-                    grad_weight += (grad.T @ hidden[rows]).float()
+                    grad_weight += grad.T @ hidden[rows]
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(logps)

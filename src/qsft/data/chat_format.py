@@ -1,0 +1,320 @@
+"""The chat format: an episode as the tokenizer's chat template writes it.
+
+A template is a program; what it writes for a message may depend on all the others. Training on every turn of an
+episode in one pass is right only if each turn is preceded by exactly what the template will show when the agent has
+to choose that turn. So, for a history h and the agent's reply a, with P(h) the template's text including its
+generation prompt::
+
+    text(h, a) = P(h) + lead + a + end of turn         P(h + a + ...) begins with text(h, a)
+
+The second line is verified for each sequence of roles by rendering it with marks in place of the contents, and that
+no content is rewritten is verified for each episode. This needs no ``{% generation %}`` blocks; where a template has
+them they must mark the same replies.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from qsft.data.codec import Codec, Kind, Segment
+from qsft.data.trajectory import AGENT_ROLE, Turn
+from qsft.errors import ConfigError, DataError
+
+# A mark has a space on either side that no template writes by itself, to see whether the template trims contents.
+_SPACE = "\u2003"
+_MARK = _SPACE + "\ue000{}\ue001" + _SPACE
+_MARKS = re.compile(f"({_SPACE}?)\ue000(\\d+)\ue001({_SPACE}?)")
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_MOST_SKELETONS = 4096
+
+
+@dataclass(frozen=True)
+class _Skeleton:
+    """What a template writes around the marked turns: one text more than there are ``marks``."""
+
+    literals: tuple[str, ...]
+    marks: tuple[int, ...]
+    trims: tuple[tuple[bool, bool], ...]
+
+
+class ChatFormat:
+    """The tokenizer's chat template.
+
+    Args:
+        end_of_turn: the token that ends the agent's message, where the template's own is not a special token. ``None``:
+            found in the template.
+
+    Raises:
+        ConfigError: the template ends the agent's messages with no special token, or cannot be cut into turns.
+    """
+
+    name = "chat"
+    bos = None
+
+    def __init__(self, codec: Codec, end_of_turn: Sequence[str] | None) -> None:
+        self._tokenizer = codec.tokenizer
+        if self._tokenizer.chat_template is None:
+            raise ConfigError("format chat: the tokenizer has no chat template; set one, or use format text")
+        self.prefix_ids: list[int] = []
+        self._skeletons: dict[tuple[str, ...], _Skeleton] = {}
+        try:
+            self._read_template(codec, end_of_turn)
+        except DataError as error:
+            raise ConfigError(str(error)) from None
+        self._check_generation_blocks()
+        self.after = self._contexts(codec)
+
+    def segments(self, turns: Sequence[Turn], open_end: bool) -> list[Segment]:
+        """What stands between the agent's turns, and these.
+
+        Args:
+            turns: ends with the agent's turn, or with ``open_end`` anyhow.
+            open_end: the agent is to speak next: the last segment ends with the generation prompt.
+
+        Raises:
+            DataError: the template refuses these turns or rewrites them.
+        """
+        history = turns if open_end else turns[:-1]
+        replies = [self._trim(turn.text) for turn in history if turn.is_agent]
+        segments: list[Segment] = []
+        for i, between in enumerate(self._between(history, replies)):
+            start = len(self._tail) if i else 0
+            stop = len(between) - (len(self._lead) if i < len(replies) else 0)
+            segments.append(Segment("environment" if i else "start", between[start:stop]))
+            if i < len(replies):
+                segments.append(Segment("agent", replies[i]))
+        if not open_end:
+            segments.append(Segment("agent", self._trim(turns[-1].text)))
+        return segments
+
+    def split_reply(self, text: str) -> tuple[str, int]:
+        """All of an agent turn before its end-of-turn token, and that token."""
+        return self._lead + text + self._space, self._end_id
+
+    def join_reply(self, body: str, token: int | None) -> str:
+        """Inverse of :meth:`split_reply`."""
+        return body.removeprefix(self._lead).removesuffix(self._space if token is not None else "")
+
+    def _between(self, history: Sequence[Turn], replies: list[str]) -> list[str]:
+        """The template's text for a history, cut at the agent's texts."""
+        messages = [{"role": turn.role, "content": turn.text} for turn in history]
+        text = self._render(messages)
+        skeleton = self._skeleton(tuple(turn.role for turn in history))
+        stretches = _fill(skeleton, history)
+        if _weave(stretches, replies) == text:
+            return stretches
+        # The template does something to the environment's contents (escapes them, for example): it may.
+        marked = [
+            {"role": turn.role, "content": _MARK.format(i) if turn.is_agent else turn.text}
+            for i, turn in enumerate(history)
+        ]
+        agents = [i for i, turn in enumerate(history) if turn.is_agent]
+        stretches = list(_parse(self._render(marked), agents, len(history)).literals)
+        for i, stretch in enumerate(stretches):
+            self._check_seam(stretch, after_reply=i > 0, before_reply=i < len(replies))
+        if _weave(stretches, replies) != text:
+            raise DataError(_rewritten(text, stretches, replies, agents))
+        return stretches
+
+    def _skeleton(self, roles: tuple[str, ...]) -> _Skeleton:
+        """The template's text around the contents, after checking that each reply follows exactly its prompt."""
+        if roles in self._skeletons:
+            return self._skeletons[roles]
+        if len(self._skeletons) >= _MOST_SKELETONS:
+            self._skeletons.clear()
+        agents = [i for i, role in enumerate(roles) if role == AGENT_ROLE]
+        shorter: _Skeleton | None = None
+        for stop in (*agents, len(roles)):
+            skeleton = self._skeletons.get(roles[:stop])
+            if skeleton is None:
+                skeleton = self._marked(roles[:stop])
+                if shorter is not None:
+                    self._check_prefix(shorter, skeleton)
+                self._skeletons[roles[:stop]] = skeleton
+            shorter = skeleton
+        return self._skeletons[roles]
+
+    def _marked(self, roles: tuple[str, ...]) -> _Skeleton:
+        if not roles:
+            raise DataError("nothing stands before the agent's first turn; put a user or system message first")
+        messages = [{"role": role, "content": _MARK.format(i)} for i, role in enumerate(roles)]
+        return _parse(self._render(messages), range(len(roles)), len(roles))
+
+    def _check_prefix(self, shorter: _Skeleton, longer: _Skeleton) -> None:
+        """The prompt of a turn must be what stands before that turn later on."""
+        turn = len(shorter.marks)
+        same = longer.literals[:turn] == shorter.literals[:-1] and longer.trims[:turn] == shorter.trims
+        if not same or longer.literals[turn] != shorter.literals[-1] + self._lead or longer.trims[turn] != self._trims:
+            raise DataError(
+                f"the chat template writes the history before turn {turn + 1} in another way once the episode goes on; "
+                "use a template that keeps what it wrote, or format text"
+            )
+        self._check_seam(longer.literals[turn + 1], after_reply=True, before_reply=False)
+
+    def _check_seam(self, stretch: str, after_reply: bool, before_reply: bool) -> None:
+        if (after_reply and not stretch.startswith(self._tail)) or (before_reply and not stretch.endswith(self._lead)):
+            raise DataError(
+                "the chat template does not begin or end all of the agent's messages alike; "
+                "use another template, or format text"
+            )
+
+    def _read_template(self, codec: Codec, end_of_turn: Sequence[str] | None) -> None:
+        prompt = self._marked(("user",))
+        whole = self._marked(("user", AGENT_ROLE, "user"))
+        self._prompt_tail = prompt.literals[1]
+        if not whole.literals[1].startswith(self._prompt_tail) or whole.literals[0] != prompt.literals[0]:
+            raise ConfigError(
+                "the chat template's generation prompt is not how it begins the agent's message; "
+                "mend the template, or use format text"
+            )
+        self._lead = whole.literals[1].removeprefix(self._prompt_tail)
+        self._trims = whole.trims[1]
+        after = whole.literals[2]
+        if end_of_turn is None:
+            # A special token that only opens the next message would also stand here; at the end of a chat it does not.
+            last = self._render(
+                [{"role": "user", "content": "a"}, {"role": AGENT_ROLE, "content": _MARK.format(0)}], False
+            )
+            closing = _parse(last, [0], 1).literals[1]
+            tokens = [str(token) for token in self._tokenizer.added_tokens_decoder.values()]
+            tokens = [token for token in tokens if closing.lstrip().startswith(token) and token.strip()]
+        else:
+            tokens = list(end_of_turn)
+        found = [(after.find(token), -len(token), token) for token in tokens]
+        found = [(at, length, token) for at, length, token in found if at >= 0 and not after[:at].strip()]
+        if not found:
+            raise ConfigError(
+                "no usable end of turn: the chat template ends the agent's message with "
+                f"{'no special token' if end_of_turn is None else 'none of end_of_turn'}; "
+                "give end_of_turn, or use format text"
+            )
+        at, _, token = min(found)
+        self._space, self._tail = after[:at], after[: at + len(token)]
+        end_id = codec.single(token)
+        if end_id is None:
+            end_id = codec.single(token, "\n")
+        if end_id is None:
+            raise ConfigError(f"end_of_turn: {token!r} is not one token of the tokenizer; add it to the vocabulary")
+        self._end_id = end_id
+        self.end_of_turn = {token: end_id}
+
+    def _check_generation_blocks(self) -> None:
+        template = self._tokenizer.get_chat_template()
+        if not _GENERATION.search(template):
+            return
+        roles = ("user", AGENT_ROLE, "user", AGENT_ROLE, "user")
+        chat = [{"role": role, "content": _MARK.format(i)} for i, role in enumerate(roles)]
+        variables: dict[str, Any] = dict(self._tokenizer.special_tokens_map)
+        rendered: Any = render_jinja_template(
+            conversations=[chat], chat_template=template, return_assistant_tokens_mask=True, **variables
+        )
+        (text,), (blocks,) = rendered
+        inside = [int(mark[2]) for start, stop in blocks for mark in _MARKS.finditer(text[start:stop])]
+        if inside != [i for i, role in enumerate(roles) if role == AGENT_ROLE]:
+            raise ConfigError(
+                "the chat template's {% generation %} blocks do not hold exactly the agent's messages; "
+                "mend or remove them"
+            )
+
+    def _contexts(self, codec: Codec) -> dict[Kind, str]:
+        """How to encode the stretches one by one so that the ids are those of the whole text."""
+        end = next(iter(self.end_of_turn))
+        texts = ("Hello there", "Good day", "And now", "Well")
+        turns = [Turn(AGENT_ROLE if i % 2 else "user", text) for i, text in enumerate(texts)]
+        segments = self.segments(turns, open_end=False)
+        written = "".join(self.split_reply(text)[0] + end if kind == "agent" else text for kind, text in segments)
+        whole = codec.encode([written])[0]
+        alone: dict[Kind, str] = {"start": "", "environment": "", "agent": ""}
+        behind: dict[Kind, str] = {"start": "", "environment": end, "agent": self._prompt_tail}
+        for contexts in (alone, behind):
+            ids: list[int] = []
+            for kind, text in segments:
+                stretch = self.split_reply(text)[0] if kind == "agent" else text
+                ids += codec.encode([stretch], contexts[kind])[0]
+                if kind == "agent":
+                    ids.append(self._end_id)
+            if ids == whole:
+                return contexts
+        raise ConfigError(
+            "the tokenizer merges the chat template's text with the agent's across the turn's boundary "
+            "(does the generation prompt end with a space?); mend the template, or use format text"
+        )
+
+    def _trim(self, text: str) -> str:
+        return _trimmed(text, self._trims)
+
+    def _render(self, messages: list[dict[str, Any]], generation_prompt: bool = True) -> str:
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=generation_prompt
+            )
+        except jinja2.TemplateError as error:
+            raise DataError(
+                f"the chat template refuses these messages ({' '.join(str(error).split())}); "
+                "change their roles, or use format text"
+            ) from None
+        assert isinstance(text, str)
+        return text
+
+
+def _parse(text: str, expected: Sequence[int], turns: int) -> _Skeleton:
+    """Cut a rendered text at its marks, which must be the expected ones, each once and in order."""
+    literals: list[str] = []
+    marks: list[int] = []
+    trims: list[tuple[bool, bool]] = []
+    at = 0
+    for mark in _MARKS.finditer(text):
+        literals.append(sys.intern(text[at : mark.start()]))
+        marks.append(int(mark[2]))
+        trims.append((not mark[1], not mark[3]))
+        at = mark.end()
+    if marks != list(expected):
+        turn = next((turn for turn, mark in zip(expected, marks, strict=False) if turn != mark), None)
+        turn = expected[len(marks)] if turn is None and len(marks) < len(expected) else turn
+        named = "a turn" if turn is None else f"turn {turn + 1} of {turns}"
+        raise DataError(
+            f"the chat template leaves out, repeats or moves {named}; "
+            "change its role, or use another template or format text"
+        )
+    return _Skeleton((*literals, text[at:]), tuple(marks), tuple(trims))
+
+
+def _fill(skeleton: _Skeleton, history: Sequence[Turn]) -> list[str]:
+    """The skeleton's text with the environment's contents filled in, cut at the agent's."""
+    stretches = [skeleton.literals[0]]
+    for turn, trims, literal in zip(history, skeleton.trims, skeleton.literals[1:], strict=True):
+        if turn.is_agent:
+            stretches.append(literal)
+        else:
+            stretches[-1] += _trimmed(turn.text, trims) + literal
+    return stretches
+
+
+def _weave(stretches: Sequence[str], replies: Sequence[str]) -> str:
+    return "".join(part for pair in zip(stretches, (*replies, ""), strict=True) for part in pair)
+
+
+def _trimmed(text: str, trims: tuple[bool, bool]) -> str:
+    text = text.lstrip() if trims[0] else text
+    return text.rstrip() if trims[1] else text
+
+
+def _rewritten(text: str, stretches: Sequence[str], replies: Sequence[str], agents: Sequence[int]) -> str:
+    """Names the first of the agent's turns that does not stand in the text as it was said."""
+    at = 0
+    for i, turn in enumerate(agents):
+        at += len(stretches[i])
+        if not text.startswith(replies[i] + stretches[i + 1], at):
+            return (
+                f"the chat template rewrites what the agent said in turn {turn + 1} (does it drop thoughts?); "
+                "use a template that keeps it, change the data, or use format text"
+            )
+        at += len(replies[i])
+    return "the chat template rewrites the history; use a template that keeps it, or format text"

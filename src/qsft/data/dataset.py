@@ -1,0 +1,203 @@
+"""Tokenised trajectories as a dataset on disk (Arrow, memory-mapped): what training reads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from qsft.data.files import PathLike, RowFile, replacing
+from qsft.data.progress import RowProgress
+from qsft.data.rows import trajectory_from_row
+from qsft.data.tokenize import TokenColumns, TrajectoryTokenizer
+from qsft.data.trajectory import Trajectory
+from qsft.errors import ConfigError, DataError
+
+#: Part of every cache's name: raised whenever the same input gives other rows.
+LAYOUT = 1
+FEATURES = datasets.Features(
+    {
+        "input_ids": datasets.List(datasets.Value("int32")),
+        "agent_mask": datasets.List(datasets.Value("int8")),
+        "turn_end": datasets.List(datasets.Value("int8")),
+        "turn_rewards": datasets.List(datasets.Value("float64")),
+        "terminated": datasets.Value("bool"),
+        "episode": datasets.Value("int64"),
+    }
+)
+_ROWS_A_BATCH = 500
+
+
+def tokenize_file(
+    source: PathLike | Iterable[Trajectory], trajectory_tokenizer: TrajectoryTokenizer, cache_dir: PathLike
+) -> datasets.Dataset:
+    """Tokenise a file of trajectories into an Arrow file, or find the one that was made before.
+
+    Memory stays flat: rows go through in batches and the result is memory-mapped. The Arrow file's name holds a hash of
+    the source's content, the settings, the vocabulary and the chat template, so it is used again only where all of
+    these are the same.
+
+    Args:
+        source: a path (see :class:`qsft.data.files.RowFile`), or trajectories, which are tokenised each time.
+        cache_dir: folder for the Arrow files; made if there is none.
+
+    Returns:
+        a dataset with the columns of :meth:`TrajectoryTokenizer.__call__` and ``episode``, the index of the row in the
+        source, from 0.
+
+    Raises:
+        DataError: naming file, row, field and remedy; no file is left then.
+    """
+    folder = Path(cache_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another cache_dir") from None
+    settings = trajectory_tokenizer.fingerprint()
+    if isinstance(source, str | Path) or hasattr(source, "__fspath__"):
+        file = RowFile(source)  # type: ignore[arg-type]
+        path = folder / f"tokens-{_key(settings, _content_hash(file.path))}.arrow"
+        if not path.exists():
+            with RowProgress(f"Tokenising {file.path.name}", file.fraction) as progress:
+                _write(path, _from_file(file), trajectory_tokenizer, progress)
+    else:
+        making = folder / f"tokens-{os.getpid()}.arrow"
+        with RowProgress("Tokenising") as progress:
+            numbered = ((f"trajectory {i}", trajectory) for i, trajectory in enumerate(source, 1))
+            _write(making, numbered, trajectory_tokenizer, progress)
+        path = folder / f"tokens-{_key(settings, _content_hash(making))}.arrow"
+        making.replace(path)
+    return datasets.Dataset.from_file(str(path))
+
+
+def agent_token_ids(dataset: datasets.Dataset) -> np.ndarray:
+    """The distinct ids that the agent produces anywhere in the dataset, in ascending order."""
+    found = np.zeros(0, np.int64)
+    for ids, mask, _ in _tokens(dataset):
+        found = np.union1d(found, ids[mask == 1])
+    return found
+
+
+def check_dummy_token(dataset: datasets.Dataset, token_id: int, source: str = "data") -> None:
+    """Verify that a token is never the agent's, as the likelihood model's dummy token must be.
+
+    Args:
+        source: how the error names the data, for example the file's path.
+
+    Raises:
+        DataError: naming the first row in which it is.
+    """
+    for ids, mask, rows in _tokens(dataset):
+        hits = np.flatnonzero((ids == token_id) & (mask == 1))
+        if len(hits):
+            raise DataError(
+                f"{source}: row {int(rows[hits[0]]) + 1}: the agent produces token {token_id}, "
+                "which is to be the dummy token; choose an id that the agent never produces"
+            )
+
+
+def filter_top(dataset: datasets.Dataset, share: float, seed: int = 0) -> datasets.Dataset:
+    """The share of the trajectories with the highest undiscounted return, in their old order (for filtered BC).
+
+    Args:
+        share: above 0, at most 1. The number kept is rounded to the nearest whole one, at least one.
+        seed: which trajectories are kept of those that tie at the threshold is drawn at random with this seed.
+
+    Raises:
+        ConfigError: ``share`` is not in (0, 1].
+    """
+    if not 0.0 < share <= 1.0:
+        raise ConfigError(f"share: {share}; give a number above 0 and at most 1")
+    returns = np.zeros(len(dataset))
+    at = 0
+    for table in dataset.select_columns(["turn_rewards"]).with_format("arrow").iter(1000):
+        column = table.column("turn_rewards").combine_chunks()
+        counts = np.diff(column.offsets.to_numpy())
+        rows = np.repeat(np.arange(len(counts)), counts)
+        returns[at : at + len(counts)] = np.bincount(
+            rows, column.flatten().to_numpy(zero_copy_only=False), minlength=len(counts)
+        )
+        at += len(counts)
+    order = np.lexsort((np.random.default_rng(seed).permutation(len(returns)), -returns))
+    return dataset.select(np.sort(order[: max(1, round(share * len(returns)))]))
+
+
+def _from_file(file: RowFile) -> Iterator[tuple[str, Trajectory]]:
+    for number, row in file:
+        where = file.where(number)
+        yield where, trajectory_from_row(row, where)
+
+
+def _write(
+    path: Path,
+    numbered: Iterable[tuple[str, Trajectory]],
+    trajectory_tokenizer: TrajectoryTokenizer,
+    progress: RowProgress,
+) -> None:
+    rows = iter(numbered)
+    written = 0
+    schema = FEATURES.arrow_schema
+    with replacing(path) as file, pa.ipc.new_stream(file, schema) as stream:
+        while batch := list(islice(rows, _ROWS_A_BATCH)):
+            names = [name for name, _ in batch]
+            columns = trajectory_tokenizer.batch([trajectory for _, trajectory in batch], names.__getitem__)
+            stream.write_batch(_record_batch(columns, written, schema))
+            written += len(batch)
+            progress.advance(len(batch))
+        if not written:
+            raise DataError("no trajectory to tokenise; give at least one")
+
+
+def _record_batch(columns: TokenColumns, start: int, schema: pa.Schema) -> pa.RecordBatch:
+    tokens = _offsets(columns.lengths)
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.ListArray.from_arrays(tokens, columns.input_ids),
+            pa.ListArray.from_arrays(tokens, columns.agent_mask),
+            pa.ListArray.from_arrays(tokens, columns.turn_end),
+            pa.ListArray.from_arrays(_offsets(columns.turn_counts), columns.turn_rewards),
+            pa.array(columns.terminated),
+            pa.array(np.arange(start, start + len(columns.lengths))),
+        ],
+        schema=schema,
+    )
+
+
+def _offsets(lengths: np.ndarray) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+
+
+def _tokens(dataset: datasets.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of some rows at a time, token by token: its id, whether the agent produced it, and the row's ``episode``."""
+    chosen = dataset.select_columns(["input_ids", "agent_mask", "episode"]).with_format("arrow")
+    for table in chosen.iter(1000):
+        ids = table.column("input_ids").combine_chunks()
+        mask = table.column("agent_mask").combine_chunks()
+        episodes = np.repeat(table.column("episode").to_numpy(), np.diff(ids.offsets.to_numpy()))
+        yield ids.flatten().to_numpy(), mask.flatten().to_numpy(), episodes
+
+
+def _content_hash(path: Path) -> str:
+    """A hash of a file's content, or of the names and contents of all files in a folder."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            if path.is_dir():
+                digest.update(str(file.relative_to(path)).encode() + b"\0")
+            try:
+                with file.open("rb") as opened:
+                    while block := opened.read(1 << 20):
+                        digest.update(block)
+            except OSError as error:
+                raise DataError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
+    return digest.hexdigest()
+
+
+def _key(settings: str, content: str) -> str:
+    return hashlib.sha256(f"{LAYOUT} {settings} {content}".encode()).hexdigest()[:32]

@@ -1,0 +1,380 @@
+"""Trajectories to token ids with masks that say which tokens are the agent's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from qsft.data.chat_format import ChatFormat
+from qsft.data.codec import Codec, Segment
+from qsft.data.text_format import TextFormat
+from qsft.data.trajectory import Trajectory, Turn
+from qsft.errors import ConfigError, DataError
+
+FORMATS = ("auto", "chat", "text")
+# Counted in characters: games say the same few things over and over, and long texts rarely come back.
+_CACHE_CHARACTERS = 2_000_000
+_CACHE_LONGEST = 1024
+
+
+@dataclass
+class TokenColumns:
+    """B tokenised trajectories, each column laid end to end.
+
+    Attributes:
+        input_ids: ``[sum of lengths]`` int32.
+        agent_mask: the same shape, int8: 1 where the agent produced the token, its end-of-turn token included.
+        turn_end: the same shape, int8: 1 at the last token of an agent turn.
+        lengths: ``[B]`` int64, tokens of each trajectory.
+        turn_rewards: ``[sum of turn_counts]`` float64, one for each agent turn that was kept.
+        turn_counts: ``[B]`` int64, agent turns of each trajectory.
+        terminated: ``[B]`` bool.
+    """
+
+    input_ids: np.ndarray
+    agent_mask: np.ndarray
+    turn_end: np.ndarray
+    lengths: np.ndarray
+    turn_rewards: np.ndarray
+    turn_counts: np.ndarray
+    terminated: np.ndarray
+
+
+class TrajectoryTokenizer:
+    """Tokenises trajectories for training and unfinished ones for play, by the same rules.
+
+    What precedes a turn of the agent in training is, id for id, the :meth:`prompt` it gets in play, since the text is
+    cut at both ends of each agent turn and each stretch tokenised by itself. Left out of a row is what nobody learns
+    from: what follows the last agent turn, except the last observation of a truncated trajectory (with the generation
+    prompt, in the chat format), which its value is bootstrapped from.
+
+    Args:
+        tokenizer: any Hugging Face tokenizer.
+        format: ``"chat"`` uses the tokenizer's chat template, ``"text"`` joins the turns' texts, ``"auto"`` is
+            ``"chat"`` where there is a template.
+        max_length: longest row in tokens. A longer trajectory loses its oldest exchanges (the environment's turns and
+            the agent's turns that answer them), as many as needed, whole; system turns at the start stay. ``None``:
+            no limit.
+        end_of_turn: texts of the tokens that end a turn of the agent. Default: in the chat format what the template
+            ends it with; in the text format the newline and the tokenizer's eos, which is added where a turn does not
+            end with a newline.
+        bos: text format only: begin with the tokenizer's bos token. Default: if it has one.
+
+    Raises:
+        ConfigError: a tokenizer without a usable end of turn, or settings that contradict each other.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        format: str = "auto",
+        max_length: int | None = None,
+        end_of_turn: str | Sequence[str] | None = None,
+        bos: bool | None = None,
+    ) -> None:
+        if format not in FORMATS:
+            raise ConfigError(f"format: {format!r}; use one of {', '.join(FORMATS)}")
+        if max_length is not None and max_length < 2:
+            raise ConfigError(f"max_length: {max_length}; give at least 2 tokens, or leave it out")
+        if format == "auto":
+            format = "chat" if tokenizer.chat_template is not None else "text"
+        if format == "chat" and bos is not None:
+            raise ConfigError("bos: the chat template decides this in format chat; leave bos out")
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self._codec = Codec(tokenizer)
+        ends = [end_of_turn] if isinstance(end_of_turn, str) else end_of_turn
+        self._format: ChatFormat | TextFormat = (
+            ChatFormat(self._codec, ends) if format == "chat" else TextFormat(self._codec, ends, bos)
+        )
+        self._end_ids = set(self._format.end_of_turn.values())
+        self._prefix = Segment("start", ""), np.array(self._format.prefix_ids, np.int32)
+        self._cache: dict[Segment, np.ndarray] = {}
+        self._cached_characters = 0
+        self._refused: dict[Segment, str] = {}
+
+    @property
+    def format(self) -> str:
+        """``"chat"`` or ``"text"``."""
+        return self._format.name
+
+    @property
+    def end_of_turn_ids(self) -> list[int]:
+        """Ids that end a turn of the agent: generation stops at any of them."""
+        return sorted(self._end_ids)
+
+    def __call__(self, trajectory: Trajectory) -> dict[str, Any]:
+        """One row.
+
+        Returns:
+            ``input_ids``, ``agent_mask`` (1: the agent produced the token, its end of turn included), ``turn_end`` (1:
+            last token of an agent turn), all lists of T ints; ``turn_rewards``, a list with one float for each agent
+            turn kept; ``terminated``, a bool. The first token is never the agent's.
+
+        Raises:
+            DataError: see :meth:`batch`.
+        """
+        columns = self.batch([trajectory])
+        return {
+            "input_ids": columns.input_ids.tolist(),
+            "agent_mask": columns.agent_mask.tolist(),
+            "turn_end": columns.turn_end.tolist(),
+            "turn_rewards": columns.turn_rewards.tolist(),
+            "terminated": bool(columns.terminated[0]),
+        }
+
+    def batch(self, trajectories: Sequence[Trajectory], where: Callable[[int], str] | None = None) -> TokenColumns:
+        """Many rows at once, much faster than one by one.
+
+        Args:
+            where: gives how errors name the i-th trajectory.
+
+        Raises:
+            DataError: an unfinished trajectory; images; nothing before the agent's first token; an agent's text that
+                does not end with an end of turn, holds one before its end, or that the tokenizer has no tokens for; a
+                last exchange longer than ``max_length``; a chat template that refuses or rewrites the history.
+        """
+        self._forget()
+        ids: list[np.ndarray] = []
+        sizes: list[int] = []
+        agents: list[bool] = []
+        lengths: list[int] = []
+        rewards: list[float] = []
+        counts: list[int] = []
+        plans = [_located(self._plan, (trajectory,), where, i) for i, trajectory in enumerate(trajectories)]
+        self._encode(segment for _, _, segments in plans for segment in segments)
+        for i, (turns, open_end, segments) in enumerate(plans):
+            turns, pieces = _located(self._fit, (turns, open_end, segments, self.max_length, True), where, i)
+            length = 0
+            for segment, piece in pieces:
+                ids.append(piece)
+                sizes.append(len(piece))
+                agents.append(segment.kind == "agent")
+                length += len(piece)
+            lengths.append(length)
+            kept = [turn.reward for turn in turns if turn.reward is not None]
+            rewards.extend(kept)
+            counts.append(len(kept))
+        agent = np.array(agents, np.int8)
+        mask = np.repeat(agent, sizes)
+        turn_end = np.zeros(len(mask), np.int8)
+        turn_end[np.cumsum(sizes, dtype=np.int64)[agent == 1] - 1] = 1
+        return TokenColumns(
+            input_ids=np.concatenate(ids) if ids else np.zeros(0, np.int32),
+            agent_mask=mask,
+            turn_end=turn_end,
+            lengths=np.array(lengths, np.int64),
+            turn_rewards=np.array(rewards, np.float64),
+            turn_counts=np.array(counts, np.int64),
+            terminated=np.array([trajectory.ended == "terminated" for trajectory in trajectories], bool),
+        )
+
+    def prompt(self, trajectory: Trajectory, reply_tokens: int = 0) -> list[int]:
+        """The ids that a model continues with the agent's next turn.
+
+        Args:
+            trajectory: a history in which the agent is to speak next; rewards and ``ended`` are not read.
+            reply_tokens: room to leave below ``max_length`` for the reply. With the reply's true length the prompt of a
+                row's last agent turn is exactly what precedes that turn in training, truncation included.
+
+        Raises:
+            DataError: an empty history, or anything :meth:`batch` refuses.
+        """
+        self._forget()
+        turns = trajectory.turns
+        _check_images(turns)
+        segments = self._format.segments(turns, True)
+        self._encode(segments)
+        limit = None if self.max_length is None else self.max_length - reply_tokens
+        _, pieces = self._fit(turns, True, segments, limit, False)
+        ids = [token for _, piece in pieces for token in piece.tolist()]
+        if not ids:
+            raise DataError("the history is empty; begin with an environment turn, or use a tokenizer with a bos token")
+        return ids
+
+    def action_text(self, generated_ids: Iterable[int]) -> str:
+        """The text of the agent's turn that a model generated after a prompt; what to put into a :class:`Turn`.
+
+        Ids after the first end-of-turn token are padding and not read. In the text format a newline that ends the turn
+        belongs to the text, and a reply that was cut off before any end of turn gets one.
+        """
+        body: list[int] = []
+        end: int | None = None
+        for token in generated_ids:
+            if token in self._end_ids:
+                end = int(token)
+                break
+            body.append(int(token))
+        return self._format.join_reply(self._codec.decode(body, self._format.after["agent"]), end)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, as JSON can hold them; the tokenizer itself is saved by its own ``save_pretrained``."""
+        return {
+            "format": self.format,
+            "max_length": self.max_length,
+            "end_of_turn": list(self._format.end_of_turn),
+            "bos": self._format.bos,
+        }
+
+    @classmethod
+    def from_dict(cls, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]) -> TrajectoryTokenizer:
+        """Rebuilds what :meth:`to_dict` described.
+
+        Raises:
+            ConfigError: settings of another version, or that do not fit the tokenizer.
+        """
+        unknown = set(settings) - {"format", "max_length", "end_of_turn", "bos"}
+        if unknown:
+            raise ConfigError(f"tokenisation settings: unknown {', '.join(sorted(unknown))}; remove what is misspelt")
+        return cls(tokenizer, **settings)
+
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the ids: the settings, the vocabulary and the chat template."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            state = json.loads(backend.to_str())
+            state["padding"] = state["truncation"] = None  # Set by unrelated calls; no part of the vocabulary.
+        else:
+            state = [sorted(self.tokenizer.get_vocab().items()), sorted(self.tokenizer.get_added_vocab().items())]
+        described = [self.to_dict(), state, self.tokenizer.chat_template, self.tokenizer.special_tokens_map]
+        return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+    def _plan(self, trajectory: Trajectory) -> tuple[Sequence[Turn], bool, list[Segment]]:
+        """The turns of a row, whether the agent would be next, and the segments."""
+        turns = trajectory.turns
+        if trajectory.ended is None:
+            raise DataError("the episode has not ended; set ended to terminated or truncated")
+        _check_images(turns)
+        last = -1
+        for i, turn in enumerate(turns):
+            if turn.is_agent:
+                if turn.reward is None:
+                    raise DataError(f"turn {i + 1}: its reward is not known; give one to every turn of the agent")
+                last = i
+        if last < 0:
+            raise DataError("the agent has no turn; drop the episode")
+        open_end = trajectory.ended == "truncated" and last < len(turns) - 1
+        if not open_end:
+            turns = turns[: last + 1]
+        return turns, open_end, self._format.segments(turns, open_end)
+
+    def _fit(
+        self, turns: Sequence[Turn], open_end: bool, segments: list[Segment], limit: int | None, training: bool
+    ) -> tuple[Sequence[Turn], list[tuple[Segment, np.ndarray]]]:
+        """The newest whole exchanges that fit into the limit, and their ids."""
+        pieces = self._pieces(segments)
+        size = _size(pieces)
+        if limit is not None and size > limit:
+            header = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
+            newest = max(i for i, turn in enumerate(turns) if turn.is_agent) if training else len(turns) - 1
+            cuts = [i for i in range(header + 1, newest + 1) if turns[i - 1].is_agent and not turns[i].is_agent]
+            low, high = 0, len(cuts)
+            kept: tuple[Sequence[Turn], list[tuple[Segment, np.ndarray]]] | None = None
+            while low < high:
+                middle = (low + high) // 2
+                shorter = [*turns[:header], *turns[cuts[middle] :]]
+                segments = self._format.segments(shorter, open_end)
+                self._encode(segments)
+                pieces = self._pieces(segments)
+                if _size(pieces) <= limit:
+                    kept, high = (shorter, pieces), middle
+                else:
+                    size, low = _size(pieces), middle + 1
+            if kept is None:
+                raise DataError(
+                    f"its last exchange alone has {size} tokens, {limit} are allowed; "
+                    "raise max_length or shorten the turns"
+                )
+            turns, pieces = kept
+        if training and next(segment for segment, piece in pieces if len(piece)).kind == "agent":
+            raise DataError(
+                "nothing stands before the agent's first token; "
+                "begin with an environment turn, or use a tokenizer with a bos token"
+            )
+        return turns, pieces
+
+    def _pieces(self, segments: list[Segment]) -> list[tuple[Segment, np.ndarray]]:
+        if self._refused:
+            for segment in segments:
+                if segment in self._refused:
+                    raise DataError(self._refused[segment])
+        pieces = [(segment, self._cache[segment]) for segment in segments]
+        return [self._prefix, *pieces] if self._format.prefix_ids else pieces
+
+    def _encode(self, segments: Iterable[Segment]) -> None:
+        """Puts the ids of all segments into the cache, or the reason why one cannot be used."""
+        missing: dict[str, dict[Segment, None]] = {"start": {}, "environment": {}, "agent": {}}
+        for segment in segments:
+            if segment not in self._cache and segment not in self._refused:
+                missing[segment.kind][segment] = None
+        for kind in ("start", "environment"):
+            new = list(missing[kind])
+            encoded = self._codec.encode(
+                [segment.text for segment in new], self._format.after[new[0].kind] if new else ""
+            )
+            for segment, ids in zip(new, encoded, strict=True):
+                self._remember(segment, ids)
+        self._encode_replies(list(missing["agent"]))
+
+    def _encode_replies(self, segments: list[Segment]) -> None:
+        split: list[tuple[Segment, str, int]] = []
+        for segment in segments:
+            try:
+                split.append((segment, *self._format.split_reply(segment.text)))
+            except DataError as error:
+                self._refused[segment] = str(error)
+        encoded = self._codec.encode([body for _, body, _ in split], self._format.after["agent"])
+        for (segment, _, end), ids in zip(split, encoded, strict=True):
+            if not self._end_ids.isdisjoint(ids):
+                early = next(text for text, token in self._format.end_of_turn.items() if token in ids)
+                self._refused[segment] = (
+                    f"the agent's text {segment.text[:40]!r} holds the end of turn {early!r} before its end; "
+                    "take it out, or give another end_of_turn"
+                )
+            elif self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in ids:
+                self._refused[segment] = (
+                    f"the tokenizer has no tokens for the agent's text {segment.text[:40]!r}; use one that has"
+                )
+            else:
+                self._remember(segment, [*ids, end])
+
+    def _remember(self, segment: Segment, ids: list[int]) -> None:
+        self._cache[segment] = np.array(ids, np.int32)
+        self._cached_characters += len(segment.text)
+
+    def _forget(self) -> None:
+        """Keeps the cache small: long texts leave it after each batch, and all of it goes when it is full."""
+        self._refused.clear()
+        if self._cached_characters > _CACHE_CHARACTERS:
+            self._cache = {segment: ids for segment, ids in self._cache.items() if len(segment.text) <= _CACHE_LONGEST}
+            self._cached_characters = sum(len(segment.text) for segment in self._cache)
+            if self._cached_characters > _CACHE_CHARACTERS // 2:
+                self._cache.clear()
+                self._cached_characters = 0
+
+
+def _located(
+    function: Callable[..., Any], arguments: tuple[Any, ...], where: Callable[[int], str] | None, i: int
+) -> Any:
+    try:
+        return function(*arguments)
+    except DataError as error:
+        raise error if where is None else DataError(f"{where(i)}: {error}") from None
+
+
+def _check_images(turns: Sequence[Turn]) -> None:
+    for i, turn in enumerate(turns):
+        if turn.images:
+            raise DataError(
+                f"turn {i + 1}: has images, and a tokenizer reads text only; use a model that sees, or drop them"
+            )
+
+
+def _size(pieces: Iterable[tuple[Segment, np.ndarray]]) -> int:
+    return sum(len(piece) for _, piece in pieces)

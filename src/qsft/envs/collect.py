@@ -1,0 +1,183 @@
+"""Trajectories of a policy in an environment: as an iterator, or into a file that a kill cannot spoil."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qsft.data.progress import RowProgress
+from qsft.data.rows import trajectory_to_row
+from qsft.data.trajectory import Trajectory
+from qsft.envs.base import BlockPlayer
+from qsft.envs.registry import make, make_policy
+from qsft.envs.rollout import derive_seed, rollout
+from qsft.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from qsft.policies.base import Policy
+
+
+class RolloutPlayer:
+    """The :class:`BlockPlayer` for any policy in any environment: a block is one lockstep rollout.
+
+    Episode i is reset with ``derive_seed(seed, 0, i)``; the policy restarts from ``derive_seed(seed, 1, block)``.
+    """
+
+    size = 16
+
+    def __init__(self, env_name: str, policy: Policy, env_options: Mapping[str, Any]) -> None:
+        self.policy = policy
+        self.environments = [make(env_name, **env_options) for _ in range(self.size)]
+
+    def play(self, seed: int, block: int) -> list[Trajectory]:
+        self.policy.seed(derive_seed(seed, 1, block))
+        episodes = range(block * self.size, (block + 1) * self.size)
+        return rollout(self.environments, self.policy, [derive_seed(seed, 0, episode) for episode in episodes])
+
+
+class Collection:
+    """A policy's episodes 0, 1, 2, ... in an environment, without end and always the same.
+
+    Episodes come in blocks that depend on the seed and the block's number alone. So the first n episodes are the same
+    however many are asked for, and one can begin at any block.
+
+    Args:
+        env_name: as for :func:`qsft.envs.make`.
+        policy: name of one of the environment's scripted policies, or any policy.
+        seed: at least 0.
+        env_options: options of the environment.
+
+    Attributes:
+        block_size: episodes a block.
+
+    Raises:
+        ConfigError: unknown name or option, or a negative seed.
+    """
+
+    def __init__(
+        self, env_name: str, policy: str | Policy, seed: int = 0, env_options: Mapping[str, Any] | None = None
+    ) -> None:
+        derive_seed(seed)
+        options = dict(env_options or {})
+        environment = make(env_name, **options)
+        if isinstance(policy, str):
+            policy = make_policy(env_name, policy, env_options=options)
+        self._player: BlockPlayer = environment.block_player(policy) or RolloutPlayer(env_name, policy, options)
+        self._seed = seed
+        self._source = {"env": environment.name, "policy": policy.name, "seed": seed}
+        self.block_size = self._player.size
+
+    def block(self, number: int) -> list[Trajectory]:
+        """Episodes ``number * block_size`` to ``(number + 1) * block_size``, the latter excluded.
+
+        Metadata: ``env``, ``policy``, ``seed``, ``episode``, the reset options that replay it, ``success``.
+        """
+        trajectories = self._player.play(self._seed, number)
+        for episode, trajectory in enumerate(trajectories, start=number * self.block_size):
+            trajectory.metadata = {**self._source, "episode": episode, **trajectory.metadata}
+        return trajectories
+
+
+def collect(
+    env_name: str,
+    policy: str | Policy,
+    episodes: int,
+    seed: int = 0,
+    env_options: Mapping[str, Any] | None = None,
+) -> Iterator[Trajectory]:
+    """Plays ``episodes`` episodes (at least 1) and yields them in order; the rest is as for :class:`Collection`.
+
+    Raises:
+        ConfigError: at once.
+    """
+    collection = Collection(env_name, policy, seed, env_options)
+    return (trajectory for block in _blocks(collection, 0, _at_least_one(episodes)) for trajectory in block)
+
+
+def collect_to_file(
+    env_name: str,
+    policy: str | Policy,
+    episodes: int,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    env_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Plays ``episodes`` episodes (at least 1) into a new file; the rest is as for :class:`Collection`.
+
+    They are gathered in ``NAME.partial.jsonl`` beside the file, which takes the file's name at the end. When it is
+    there already, an interrupted collection is continued: the file comes out the same to the byte.
+
+    Args:
+        out: a ``.jsonl`` or ``.parquet`` file that does not exist yet.
+
+    Raises:
+        ConfigError: at once.
+        DataError: ``out`` exists or has another ending; what was gathered before was made with other arguments; the
+            disk is full. What was gathered so far is kept.
+    """
+    # Only here: reading and writing files brings in pyarrow and datasets, which playing does not need.
+    from qsft.data.files import append_trajectories, load_trajectories, write_trajectories
+
+    out = Path(out)
+    if out.suffix not in (".jsonl", ".parquet"):
+        raise DataError(f"{out}: cannot write format {out.suffix or '(no extension)'}; use .jsonl or .parquet")
+    if out.exists():
+        raise DataError(f"{out}: exists already; delete it or choose another file")
+    collection = Collection(env_name, policy, seed, env_options)
+    partial = out.with_suffix(".partial.jsonl")
+    done = _resume(partial, collection, _at_least_one(episodes))
+    with RowProgress(f"Collecting {out.name}", lambda: done / episodes) as progress:
+        for block in _blocks(collection, done, episodes):
+            append_trajectories(partial, block)
+            done += len(block)
+            progress.advance(len(block))
+    if out.suffix == ".jsonl":
+        os.replace(partial, out)
+    else:
+        write_trajectories(out, load_trajectories(partial))
+        partial.unlink()
+
+
+def _blocks(collection: Collection, start: int, stop: int) -> Iterator[list[Trajectory]]:
+    """Episodes ``start`` to ``stop`` (excluded)."""
+    while start < stop:
+        number, skip = divmod(start, collection.block_size)
+        block = collection.block(number)[skip : skip + stop - start]
+        yield block
+        start += len(block)
+
+
+def _resume(partial: Path, collection: Collection, episodes: int) -> int:
+    """Cuts what was gathered before back to whole rows, at most ``episodes``, and returns their number."""
+    if not partial.exists():
+        return 0
+    rows = size = 0
+    last = b""
+    with partial.open("rb") as file:
+        for line in file:
+            if rows == episodes or not line.endswith(b"\n"):
+                break
+            rows, size, last = rows + 1, size + len(line), line
+    if rows:
+        number, index = divmod(rows - 1, collection.block_size)
+        expected = json.dumps(trajectory_to_row(collection.block(number)[index]))
+        try:
+            same = json.loads(last) == json.loads(expected)
+        except ValueError:
+            same = False
+        if not same:
+            raise DataError(
+                f"{partial}: row {rows}: not what this command would have written there; "
+                "repeat the command that was interrupted, or delete the file"
+            )
+    os.truncate(partial, size)
+    return rows
+
+
+def _at_least_one(episodes: int) -> int:
+    if episodes < 1:
+        raise ConfigError(f"episodes={episodes} is less than 1; give the number of episodes to play")
+    return episodes

@@ -1,0 +1,105 @@
+"""The environments by name. Nothing is imported before it is asked for, so a heavy environment costs nothing."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from qsft.envs.base import Environment
+from qsft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qsft.policies.base import Policy
+
+#: name -> "module:Class". A benchmark plugs in with one line here.
+ENVIRONMENTS: dict[str, str] = {
+    "wordle": "qsft.envs.wordle.env:Wordle",
+}
+
+
+def names() -> list[str]:
+    """Names that :func:`make` knows, sorted."""
+    return sorted(ENVIRONMENTS)
+
+
+def make(name: str, **options: Any) -> Environment:
+    """A new environment.
+
+    Args:
+        name: one of :func:`names`, or ``"module:Class"`` of an :class:`Environment` of your own.
+        options: arguments of that environment's class.
+
+    Raises:
+        ConfigError: unknown name, unknown option, or an option's value that the environment refuses.
+    """
+    cls = environment_class(name)
+    return _call(cls, f"environment {name!r}", **options)
+
+
+def scripted_policies(name: str) -> list[str]:
+    """Names of the environment's scripted policies, sorted."""
+    return sorted(environment_class(name).policies)
+
+
+def make_policy(
+    env_name: str,
+    policy_name: str,
+    *,
+    env_options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    **policy_options: Any,
+) -> Policy:
+    """A scripted policy of an environment, ready to play.
+
+    Args:
+        env_name: as for :func:`make`.
+        policy_name: one of ``scripted_policies(env_name)``.
+        env_options: options of the environment that the policy will play in.
+        seed: what the policy's random generator starts from.
+        policy_options: arguments of that policy's class.
+
+    Raises:
+        ConfigError: unknown name or option.
+    """
+    cls = environment_class(env_name)
+    if policy_name not in cls.policies:
+        known = ", ".join(sorted(cls.policies)) or "none"
+        raise ConfigError(f"environment {env_name!r} has no scripted policy {policy_name!r}; it has: {known}")
+    factory = _load(cls.policies[policy_name])
+    policy = _call(factory, f"policy {policy_name!r}", make(env_name, **(env_options or {})), **policy_options)
+    policy.seed(seed)
+    return policy
+
+
+def environment_class(name: str) -> type[Environment]:
+    """The class behind a name, imported now.
+
+    Raises:
+        ConfigError: unknown name, or not an :class:`Environment`.
+    """
+    target = name if ":" in name else ENVIRONMENTS.get(name)
+    if target is None:
+        raise ConfigError(f"unknown environment {name!r}; known: {', '.join(names())}, or 'module:Class' of your own")
+    cls = _load(target)
+    if not (isinstance(cls, type) and issubclass(cls, Environment)):
+        raise ConfigError(f"{target!r} is not a subclass of qsft.envs.Environment")
+    return cls
+
+
+def _load(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"cannot import {target!r} ({error}); is its package installed and on the path?") from error
+
+
+def _call(factory: Any, what: str, *args: Any, **options: Any) -> Any:
+    """``factory(*args, **options)``, with a message that lists the options where one is unknown."""
+    parameters = list(inspect.signature(factory).parameters)[len(args) :]
+    for option in options:
+        if option not in parameters:
+            raise ConfigError(f"{what} has no option {option!r}; it has: {', '.join(parameters) or 'none'}")
+    return factory(*args, **options)

@@ -1,0 +1,157 @@
+"""Results as a table: in the terminal and in Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from qsft.errors import ConfigError
+from qsft.evaluation.results import ResultRow
+from qsft.evaluation.statistics import (
+    Estimate,
+    Scale,
+    normalised_score,
+    seeds_interval,
+    seeds_success_interval,
+    separated,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSummary:
+    """All seeds of one method (with one config) in one environment.
+
+    Attributes:
+        label: the method, with its config where the same method appears with several.
+        seeds: the seeds, ascending.
+        seed_means: mean return of each seed.
+        episodes: scored, over all seeds.
+        returns, success: mean over seeds, with the interval of :func:`seeds_interval` and its like.
+        score: normalised score of the mean return, where a scale was given.
+        best: it has the highest mean return.
+        ties_best: its interval overlaps that of the best (the best itself included).
+    """
+
+    label: str
+    method: str
+    config: str | dict[str, Any]
+    seeds: tuple[int, ...]
+    seed_means: tuple[float, ...]
+    episodes: int
+    returns: Estimate
+    success: Estimate
+    score: float | None
+    best: bool
+    ties_best: bool
+
+    @property
+    def mark(self) -> str:
+        return "best" if self.best else "overlaps" if self.ties_best else ""
+
+
+def summarise(rows: Sequence[ResultRow], scale: Scale | None = None) -> list[MethodSummary]:
+    """One summary per method and config, in the order in which they first appear.
+
+    Raises:
+        ConfigError: no rows, or rows of more than one environment (their numbers must not share a table).
+    """
+    envs = sorted({row.env for row in rows})
+    if len(envs) != 1:
+        raise ConfigError(f"a table holds one environment, these rows hold {envs or 'none'}: choose the rows of one")
+    groups: dict[tuple[str, str], list[ResultRow]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.key[2]), []).append(row)
+    methods = [method for method, _ in groups]
+    found = []
+    for (method, config), group in groups.items():
+        group.sort(key=lambda row: row.seed)
+        shared = len({row.episode_seed for row in group}) < len(group)
+        returns = seeds_interval([row.return_estimate for row in group], shared_episodes=shared)
+        success = seeds_success_interval([row.success_estimate for row in group], shared_episodes=shared)
+        label = method if methods.count(method) == 1 else f"{method} ({_short(config)})"
+        found.append((label, group, returns, success))
+    top = max(range(len(found)), key=lambda i: found[i][2].mean)
+    return [
+        MethodSummary(
+            label=label,
+            method=group[0].method,
+            config=group[0].config,
+            seeds=tuple(row.seed for row in group),
+            seed_means=tuple(row.return_mean for row in group),
+            episodes=sum(row.episodes for row in group),
+            returns=returns,
+            success=success,
+            score=None if scale is None else normalised_score(returns.mean, scale),
+            best=i == top,
+            ties_best=not separated(returns, found[top][2]),
+        )
+        for i, (label, group, returns, success) in enumerate(found)
+    ]
+
+
+def rich_table(rows: Sequence[ResultRow], scale: Scale | None = None, title: str | None = None) -> Table:
+    """The table for a terminal. ``*`` marks the best, ``~`` those whose interval overlaps with it."""
+    summaries = summarise(rows, scale)
+    table = Table(title=title or rows[0].env, box=box.SIMPLE_HEAD, caption=_legend(summaries), caption_justify="left")
+    table.pad_edge, table.collapse_padding = False, True
+    for i, name in enumerate(_header(scale)):
+        table.add_column(name, justify="right" if i else "left", no_wrap=i > 0, min_width=None if i else 12)
+    for summary in summaries:
+        name, *cells = _cells(summary)
+        mark = {"best": "* ", "overlaps": "~ ", "": "  "}[summary.mark]
+        table.add_row(Text(mark + name), *cells, style="bold" if summary.best else "")
+    return table
+
+
+def markdown_table(rows: Sequence[ResultRow], scale: Scale | None = None) -> str:
+    """The same table in Markdown: the best in bold, ``~`` before those whose interval overlaps with it."""
+    summaries = summarise(rows, scale)
+    header = _header(scale)
+    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    for summary in summaries:
+        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in _cells(summary)]
+        if summary.best:
+            cells = [f"**{cell}**" if cell else "" for cell in cells]
+        elif summary.ties_best:
+            cells[0] = f"~ {cells[0]}"
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _legend(summaries).replace("* best", "Bold: best"), ""])
+
+
+def format_interval(estimate: Estimate, digits: int = 2, unit: float = 1.0) -> str:
+    """``mean [low, high]`` with a fixed number of digits; ``unit`` 100 makes shares percent."""
+    mean = f"{unit * estimate.mean:.{digits}f}"
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return f"{mean} [?]"
+    return f"{mean} [{unit * estimate.low:.{digits}f}, {unit * estimate.high:.{digits}f}]"
+
+
+def _header(scale: Scale | None) -> list[str]:
+    return ["method", "return [95% CI]", "success % [95% CI]", *(["score"] if scale else []), "seeds", "episodes"]
+
+
+def _cells(summary: MethodSummary) -> list[str]:
+    score = [] if summary.score is None else [f"{summary.score:.1f}"]
+    returns, success = format_interval(summary.returns), format_interval(summary.success, 1, 100)
+    return [summary.label, returns, success, *score, str(len(summary.seeds)), f"{summary.episodes:,}"]
+
+
+def _legend(summaries: Sequence[MethodSummary]) -> str:
+    text = "* best mean return; ~ its interval overlaps with that of the best."
+    if any(len(s.seeds) == 1 for s in summaries):
+        text += " Methods with one seed: the interval covers its episodes, not another training run."
+    return text
+
+
+def _short(config: str) -> str:
+    value = json.loads(config)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in sorted(value.items()))
+    return str(value)

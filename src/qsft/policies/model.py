@@ -1,0 +1,177 @@
+"""A language model that plays: SFT, filtered behaviour cloning and Q-SFT alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qsft.data.tokenize import TrajectoryTokenizer
+from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
+from qsft.errors import ConfigError
+from qsft.models.extraction import Extraction
+from qsft.models.policy_model import QSFTPolicyModel
+
+
+@dataclass(frozen=True)
+class TokenValue:
+    """One token that the behaviour model finds plausible.
+
+    Attributes:
+        token: its text.
+        token_id: its id.
+        prior: probability under the behaviour model.
+        q: Q-value in reward units (``low + ratio (high - low)``, the ratio clipped to [0, 1]).
+        probability: probability under the policy.
+    """
+
+    token: str
+    token_id: int
+    prior: float
+    q: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class ReplyValue:
+    """A whole candidate reply: its Q-value, and that of each of its tokens in turn.
+
+    The Q-value of a reply is its last token's: what follows from saying all of it. Earlier tokens have the value of the
+    best way to go on from there.
+    """
+
+    reply: str
+    q: float
+    tokens: list[TokenValue]
+
+
+class ModelPolicy:
+    """Plays with a causal LM through ``generate``.
+
+    Args:
+        model: a :class:`QSFTPolicyModel` (SFT is one with the ``product`` extraction and no behaviour model).
+        tokenizer: how histories become tokens.
+        name: of the policy, for tables.
+        temperature: of sampling; 0 plays greedily.
+        max_new_tokens: longest reply in tokens.
+        seed: of the sampling.
+    """
+
+    def __init__(
+        self,
+        model: QSFTPolicyModel,
+        tokenizer: TrajectoryTokenizer,
+        name: str,
+        temperature: float = 1.0,
+        max_new_tokens: int = 128,
+        seed: int = 0,
+    ) -> None:
+        if temperature < 0:
+            raise ConfigError(f"temperature: {temperature} must not be negative; 0 plays greedily.")
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.temperature = temperature
+        self.max_new_tokens = max_new_tokens
+        self.seed(seed)
+
+    def seed(self, seed: int) -> None:
+        self._random_state = torch.Generator().manual_seed(seed).get_state()
+
+    def with_decoding(self, extraction: Extraction, temperature: float, name: str | None = None) -> ModelPolicy:
+        """The same models, decoding otherwise. Only the newest such policy may be used: they share the model."""
+        self.model.extraction = extraction
+        return ModelPolicy(self.model, self.tokenizer, name or self.name, temperature, self.max_new_tokens)
+
+    @torch.no_grad()
+    def act(self, histories: Sequence[Trajectory]) -> list[str]:
+        if not histories:
+            return []
+        ids, mask = self._left_padded([self.tokenizer.prompt(history) for history in histories])
+        sampling = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._random_state)
+            output = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=self.max_new_tokens,
+                eos_token_id=self.tokenizer.end_of_turn_ids,
+                pad_token_id=self._pad,
+                **(sampling if self.temperature > 0 else {"do_sample": False}),
+            )
+            self._random_state = torch.get_rng_state()
+        return [self.tokenizer.action_text(self._reply(row)) for row in output[:, ids.shape[1] :].tolist()]
+
+    def q_values(
+        self, history: Trajectory, candidates: Sequence[str] | None = None, support: float = 0.1
+    ) -> list[TokenValue] | list[ReplyValue]:
+        """The values that the policy acts on.
+
+        Args:
+            history: ends with the environment's turn.
+            candidates: whole replies to value. Without them: the first token of a reply.
+            support: tokens at least this plausible, relative to the likeliest, are listed.
+
+        Returns:
+            One :class:`TokenValue` per plausible token, best first; or one :class:`ReplyValue` per candidate, in order.
+
+        Raises:
+            ConfigError: the behaviour model is not loaded.
+        """
+        prompt = self.tokenizer.prompt(history)
+        if candidates is None:
+            q, prior, policy = self._read(torch.tensor([prompt], device=self.model.device))
+            floor = prior[0, -1].amax() * support
+            plausible = torch.nonzero(prior[0, -1] >= floor).flatten().tolist()
+            return sorted((self._token(q, prior, policy, -1, i) for i in plausible), key=lambda value: -value.q)
+        return [self._reply_value(history, prompt, reply) for reply in candidates]
+
+    def _reply_value(self, history: Trajectory, prompt: list[int], reply: str) -> ReplyValue:
+        turns = [*history.turns, Turn(AGENT_ROLE, reply, 0.0)]
+        ids = self.tokenizer(Trajectory(turns, "truncated"))["input_ids"][len(prompt) :]
+        q, prior, policy = self._read(torch.tensor([[*prompt, *ids]], device=self.model.device))
+        tokens = [self._token(q, prior, policy, len(prompt) - 1 + i, token) for i, token in enumerate(ids)]
+        return ReplyValue(reply, tokens[-1].q, tokens)
+
+    @torch.no_grad()
+    def _read(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ratios, prior = self.model.q_ratios(ids)
+        logits = self.model(input_ids=ids).logits
+        if self.temperature > 0:
+            policy = torch.softmax(logits / self.temperature, dim=-1)
+        else:
+            policy = torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
+        low, high = self.model.config.return_range
+        return low + ratios.clamp(0, 1) * (high - low), prior.exp(), policy
+
+    def _token(self, q: Tensor, prior: Tensor, policy: Tensor, position: int, token: int) -> TokenValue:
+        return TokenValue(
+            token=self.tokenizer.tokenizer.decode([token]),
+            token_id=token,
+            prior=float(prior[0, position, token]),
+            q=float(q[0, position, token]),
+            probability=float(policy[0, position, token]),
+        )
+
+    @property
+    def _pad(self) -> int:
+        pad = self.tokenizer.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.end_of_turn_ids[0])
+
+    def _left_padded(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), self._pad, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for i, prompt in enumerate(prompts):
+            ids[i, width - len(prompt) :] = torch.tensor(prompt)
+            mask[i, width - len(prompt) :] = 1
+        return ids.to(self.model.device), mask.to(self.model.device)
+
+    def _reply(self, generated: list[int]) -> list[int]:
+        """Generated ids up to and including the end of the turn."""
+        for i, token in enumerate(generated):
+            if token in self.tokenizer.end_of_turn_ids:
+                return generated[: i + 1]
+        return generated

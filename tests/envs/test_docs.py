@@ -1,0 +1,34 @@
+"""The examples of the documentation run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs/environments"
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_wordle_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {}
+    for block in blocks("wordle.md"):
+        exec(block, namespace)
+    assert len((tmp_path / "games.jsonl").read_text().splitlines()) == 1000
+    assert capsys.readouterr().out.strip(), "the game is printed"
+
+
+def test_index_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use, own, collect = blocks("index.md")
+    (tmp_path / "my_games.py").write_text(own)
+    monkeypatch.syspath_prepend(tmp_path)
+    exec(use, {})
+    namespace: dict = {}
+    exec(collect, namespace)
+    assert len(namespace["games"]) == 100
+    assert {game.metadata["env"] for game in namespace["games"]} == {"bisection"}

@@ -1,0 +1,172 @@
+"""Environments by name, and what every one of them has to keep."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any, ClassVar
+
+import pytest
+
+from qsft.envs import Environment, EpisodeError, make, make_policy, names, scripted_policies
+from qsft.envs.registry import ENVIRONMENTS
+from qsft.envs.rollout import derive_seed, rollout
+from qsft.errors import ConfigError
+
+
+class Count(Environment):
+    """Says a number, wants the next one; truncated after three turns."""
+
+    name = "count"
+    reset_options = ("start",)
+    policies: ClassVar[dict[str, str]] = {"right": f"{__name__}:Right"}
+
+    def __init__(self, step_by: int = 1) -> None:
+        self.step_by = step_by
+        self.return_range = (0.0, 3.0)
+        self.max_turns = 3
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self.start = (options or {}).get("start", int(self.np_random.integers(1000)))
+        self.now, self.turns, self.right = self.start, 0, True
+        return str(self.now), {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        self.check_step(action)
+        self.turns += 1
+        good = action == str(self.now + self.step_by)
+        self.right &= good
+        self.now += self.step_by
+        self._playing = good and self.turns < 3
+        info = {} if self._playing else {"success": self.right, "start": self.start}
+        return str(self.now) if good else "", float(good), not good, good and self.turns == 3, info
+
+
+class Right:
+    name = "right"
+
+    def __init__(self, environment: Count) -> None:
+        self.step_by = environment.step_by
+
+    def seed(self, seed: int) -> None:
+        pass
+
+    def act(self, histories: Any) -> list[str]:
+        return [str(int(history.turns[-1].text) + self.step_by) for history in histories]
+
+
+def test_names() -> None:
+    assert "wordle" in names()
+    assert names() == sorted(ENVIRONMENTS)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_environment_keeps_the_contract(name: str) -> None:
+    """A new benchmark is tested here as soon as it has its line in the registry."""
+    environment = make(name)
+    assert environment.name == name
+    low, high = environment.return_range
+    assert low < high
+    assert environment.max_turns > 0
+    assert scripted_policies(name), "an environment comes with at least one scripted policy"
+    with pytest.raises(EpisodeError):
+        environment.step("before reset")
+    with pytest.raises(ConfigError, match="no such option"):
+        environment.reset(options={"no such option": 1})
+    for policy_name in scripted_policies(name):
+        policy = make_policy(name, policy_name, seed=1)
+        played = rollout([environment, make(name)], policy, [3, 4])
+        policy.seed(1)
+        assert rollout([make(name), make(name)], policy, [3, 4]) == played, "the same seeds give the same episodes"
+        pinned = [{key: game.metadata[key] for key in environment.reset_options} for game in played]
+        policy.seed(1)
+        assert rollout([make(name), environment], policy, [5, 6], pinned) == played, "reset options replay an episode"
+        for game in played:
+            assert low <= game.total_return <= high
+            assert isinstance(game.metadata["success"], bool)
+            assert 1 <= len(game.rewards) <= environment.max_turns
+            assert all(isinstance(reward, float) for reward in game.rewards)
+    with pytest.raises(EpisodeError, match="reset"):
+        environment.step("after the end")
+
+
+def test_own_environment_by_module_and_class() -> None:
+    name = f"{__name__}:Count"
+    assert make(name, step_by=2).step_by == 2
+    assert scripted_policies(name) == ["right"]
+    policy = make_policy(name, "right", env_options={"step_by": 5})
+    (game,) = rollout([make(name, step_by=5)], policy, [0], [{"start": 7}])
+    assert [turn.text for turn in game.turns] == ["7", "12", "12", "17", "17", "22", "22"]
+    assert game.rewards == [1.0, 1.0, 1.0]
+    assert game.ended == "truncated"
+    assert game.metadata == {"start": 7, "success": True}
+
+
+def test_rollout_asks_only_for_unfinished_episodes_and_drops_an_empty_last_observation() -> None:
+    class Wrong(Right):
+        asked: ClassVar[list[int]] = []
+
+        def act(self, histories: Any) -> list[str]:
+            self.asked.append(len(histories))
+            return ["wrong" if history.turns[0].text == "1" else action for history, action in self.pairs(histories)]
+
+        def pairs(self, histories: Any) -> Any:
+            return zip(histories, super().act(histories), strict=True)
+
+    first, second = rollout([Count(), Count()], Wrong(Count()), [0, 0], [{"start": 1}, {"start": 2}])
+    assert Wrong.asked == [2, 1, 1]
+    assert [turn.text for turn in first.turns] == ["1", "wrong"]
+    assert (first.ended, first.metadata) == ("terminated", {"start": 1, "success": False})
+    assert (second.ended, second.rewards) == ("truncated", [1.0, 1.0, 1.0])
+
+
+def test_rollout_needs_one_action_a_history() -> None:
+    class Silent(Right):
+        def act(self, histories: Any) -> list[str]:
+            return []
+
+    with pytest.raises(EpisodeError, match="'right' returned 0 actions for 2 histories"):
+        rollout([Count(), Count()], Silent(Count()), [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: make("wordel"), r"unknown environment 'wordel'; known: .*wordle"),
+        (lambda: make("no_such_module:Env"), "cannot import 'no_such_module:Env'"),
+        (lambda: make("qsft.envs.wordle:Nothing"), "cannot import"),
+        (lambda: make(":"), "cannot import"),
+        (lambda: make("qsft.errors:QSFTError"), "not a subclass"),
+        (lambda: make("wordle", colour=1), "no option 'colour'; it has: words"),
+        (lambda: make_policy("wordle", "best"), "no scripted policy 'best'; it has: greedy-information, mixture"),
+        (lambda: make_policy("wordle", "random", q=0.5), "policy 'random' has no option 'q'; it has: none"),
+        (lambda: make_policy("wordle", "random", env_options={"colour": 1}), "no option 'colour'"),
+        (lambda: scripted_policies("chest"), "unknown environment"),
+        (lambda: derive_seed(-1), "negative"),
+    ],
+)
+def test_unknown_names(call: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_heavy_is_imported() -> None:
+    """Environments run without torch, and naming them imports none of them."""
+    program = """
+import sys, qsft.envs, qsft.envs.collect
+assert "qsft.envs.wordle" not in sys.modules
+assert qsft.envs.names()
+assert "qsft.envs.wordle" not in sys.modules
+next(qsft.envs.collect.collect("wordle", "random", 1))
+assert not {"torch", "datasets", "pyarrow"} & set(sys.modules), "heavy"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_derived_seeds_differ() -> None:
+    keys = [(), (0,), (1,), (0, 0), (0, 1), (1, 0)]
+    seeds = [derive_seed(seed, *key) for seed in (0, 1, 2**40) for key in keys]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds == [derive_seed(seed, *key) for seed in (0, 1, 2**40) for key in keys]
