@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="qsft", description="Offline RL for language models as supervised fine-tuning.")
+    parser = argparse.ArgumentParser(
+        prog="qsft", description="Offline RL for language models as supervised fine-tuning."
+    )
     parser.add_argument("--version", action="version", version=f"qsft {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -60,7 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--resume", action="store_true", help="continue the run in --out exactly where it was")
     verb.add_argument("--seed", type=int)
     verb.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="e.g. likelihood.learning_rate=1e-4"
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="e.g. likelihood.learning_rate=1e-4",
     )
     verb.set_defaults(run=_train)
 
@@ -81,10 +88,20 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--episodes", type=_positive, default=1)
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--values", action="store_true", help="show the Q-values that a Q-SFT run acts on")
-    verb.add_argument("--pin", action="append", default=[], metavar="NAME=VALUE", help="reset options, e.g. secret=crane")
+    verb.add_argument(
+        "--pin", action="append", default=[], metavar="NAME=VALUE", help="reset options, e.g. secret=crane"
+    )
     _env_options(verb)
     _decoding(verb)
     verb.set_defaults(run=_play)
+
+    verb = verbs.add_parser("reproduce", help="do the runs of a study that have no row in its results yet")
+    verb.add_argument("study", help="a YAML file, for instance experiments/wordle/ablation.yaml")
+    verb.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    verb.add_argument("--only", nargs="+", default=[], metavar="NAME", help="names of the runs to do")
+    verb.add_argument("--results", metavar="FILE", help="default: results.json beside the study")
+    verb.add_argument("--work", metavar="DIR", default="runs", help="folder for data and models (default: runs)")
+    verb.set_defaults(run=_reproduce)
 
     verb = verbs.add_parser("demo", help="the main job: Wordle from data to report, in under 20 minutes on two cores")
     verb.add_argument("--out", default="demo", help="folder (default: demo)")
@@ -174,7 +191,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     policy = _policy(arguments, options)
     started = time.perf_counter()
     played = list(
-        rollout(policy, lambda: make(arguments.env, **options), arguments.episodes, arguments.seed, arguments.batch_size)
+        rollout(
+            policy, lambda: make(arguments.env, **options), arguments.episodes, arguments.seed, arguments.batch_size
+        )
     )
     row = evaluation_row(played, seconds=time.perf_counter() - started)
     low, high = row["return_ci95"]
@@ -212,7 +231,9 @@ def _policy(arguments: argparse.Namespace, options: dict[str, Any], with_behavio
 
 def _extraction(arguments: argparse.Namespace) -> Any:
     """The extraction that the decoding options ask for; ``None`` when none is given."""
-    given = {name: getattr(arguments, name) for name in ("beta", "eta", "support") if getattr(arguments, name) is not None}
+    given = {
+        name: getattr(arguments, name) for name in ("beta", "eta", "support") if getattr(arguments, name) is not None
+    }
     if arguments.extraction is None:
         if given:
             raise ConfigError(f"--{next(iter(given))}: needs --extraction, which says what it applies to.")
@@ -227,8 +248,25 @@ def _play(arguments: argparse.Namespace) -> None:
 
     options = _pairs(arguments.env_option, "--env-option")
     policy = None if arguments.policy == "me" else _policy(arguments, options, with_behaviour=arguments.values)
-    pins = _pairs(arguments.pin, "--pin")
+    pins = {name: _json_or_text(value) for name, value in _split(arguments.pin, "--pin")}
     play(policy, arguments.env, options, arguments.episodes, arguments.seed, pins, show_values=arguments.values)
+
+
+def _reproduce(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from qsft.evaluation import LMRL_GYM_SCALES, ResultsFile, rich_table
+    from qsft.study import Study, run_study
+
+    path = Path(arguments.study)
+    study = Study.load(path)
+    results = Path(arguments.results) if arguments.results else path.parent / "results.json"
+    command = f"qsft reproduce {path}"
+    run_study(study, Path(arguments.work) / path.stem, results, arguments.seeds, command, arguments.only)
+    names = {run.name for run in study.runs}
+    rows = [row for row in ResultsFile(results).rows() if row.config in names and row.env == study.env]
+    if rows:
+        Console().print(rich_table(rows, LMRL_GYM_SCALES.get(study.env), title=f"{path.stem} ({results})"))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -245,28 +283,27 @@ def _positive(text: str) -> int:
 
 
 def _pairs(items: Sequence[str], flag: str) -> dict[str, Any]:
-    """``["a=1", "b=x"]`` to ``{"a": 1, "b": "x"}``; values are YAML scalars."""
-    import yaml
+    """``["a=1", "b=x"]`` to ``{"a": 1, "b": "x"}``; values are YAML."""
+    from qsft.study import read_yaml
 
-    pairs = {}
-    for item in items:
-        name, equals, value = item.partition("=")
+    return {name: read_yaml(value) for name, value in _split(items, flag)}
+
+
+def _split(items: Sequence[str], flag: str) -> list[tuple[str, str]]:
+    pairs = [item.partition("=") for item in items]
+    for item, (name, equals, _) in zip(items, pairs, strict=True):
         if not equals or not name:
             raise ConfigError(f"{flag} {item!r}: write it as NAME=VALUE.")
-        pairs[name] = _number(yaml.safe_load(value))
-    return pairs
+    return [(name, value) for name, _, value in pairs]
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads ``1e-4`` as text."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    if isinstance(value, dict):
-        return {key: _number(item) for key, item in value.items()}
-    return value
+def _json_or_text(value: str) -> Any:
+    """Numbers, lists and objects as JSON; everything else (``false`` is a word of Wordle) as text."""
+    try:
+        parsed = json.loads(value)
+    except json.JSONDecodeError:
+        return value
+    return value if isinstance(parsed, bool) or parsed is None else parsed
 
 
 def _assign(values: dict[str, Any], name: str, value: Any) -> None:
@@ -281,15 +318,17 @@ def _assign(values: dict[str, Any], name: str, value: Any) -> None:
 def _read_config(path: str | None) -> tuple[dict[str, Any], str]:
     import yaml
 
+    from qsft.study import read_yaml
+
     if path is None:
         return {}, "command line"
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold settings as NAME: VALUE lines.")
-    return {name: _number(value) for name, value in values.items()}, path
+    return values, path
 
 
 def _write_json(path: str, content: dict[str, Any]) -> None:

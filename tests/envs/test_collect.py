@@ -66,6 +66,9 @@ def test_episodes_depend_on_seed_and_number_alone(policy: str | None) -> None:
     collection = Collection("wordle", policy or Guesser(), 0, {"words": WORDS})
     assert collection.block(1) == first[size : 2 * size], "any block can come first"
     assert collection.block(0) == first[:size]
+    zero, one = collection.block(0), collection.block(1)
+    assert [game.turns[1].text for game in zero] != [game.turns[1].text for game in one], "the policy starts otherwise"
+    assert [game.metadata["secret"] for game in zero] != [game.metadata["secret"] for game in one]
 
 
 @pytest.mark.parametrize("policy", ["random", None], ids=["fast", "turn by turn"])

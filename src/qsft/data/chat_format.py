@@ -7,7 +7,8 @@ generation prompt::
 
     text(h, a) = P(h) + lead + a + end of turn         P(h + a + ...) begins with text(h, a)
 
-The second line is verified for each sequence of roles by rendering it with marks in place of the contents, and that
+(``lead`` is mostly nothing; it is what a template makes the agent say before its text, such as an empty thought.)
+The second equation is verified for each sequence of roles by rendering it with marks in place of the contents, and that
 no content is rewritten is verified for each episode. This needs no ``{% generation %}`` blocks; where a template has
 them they must mark the same replies.
 """
@@ -82,46 +83,88 @@ class ChatFormat:
             DataError: the template refuses these turns or rewrites them.
         """
         history = turns if open_end else turns[:-1]
-        replies = [self._trim(turn.text) for turn in history if turn.is_agent]
+        between, said = self._cut(history)
         segments: list[Segment] = []
-        for i, between in enumerate(self._between(history, replies)):
-            start = len(self._tail) if i else 0
-            stop = len(between) - (len(self._lead) if i < len(replies) else 0)
-            segments.append(Segment("environment" if i else "start", between[start:stop]))
-            if i < len(replies):
-                segments.append(Segment("agent", replies[i]))
+        for i, stretch in enumerate(between):
+            segments.append(Segment("environment" if i else "start", stretch))
+            if i < len(said):
+                segments.append(Segment("agent", said[i]))
         if not open_end:
-            segments.append(Segment("agent", self._trim(turns[-1].text)))
+            segments.append(Segment("agent", self._last_said(turns, between, said)))
         return segments
 
     def split_reply(self, text: str) -> tuple[str, int]:
         """All of an agent turn before its end-of-turn token, and that token."""
-        return self._lead + text + self._space, self._end_id
+        return text + self._space, self._end_id
 
     def join_reply(self, body: str, token: int | None) -> str:
         """Inverse of :meth:`split_reply`."""
         return body.removeprefix(self._lead).removesuffix(self._space if token is not None else "")
 
-    def _between(self, history: Sequence[Turn], replies: list[str]) -> list[str]:
-        """The template's text for a history, cut at the agent's texts."""
-        messages = [{"role": turn.role, "content": turn.text} for turn in history]
-        text = self._render(messages)
-        skeleton = self._skeleton(tuple(turn.role for turn in history))
-        stretches = _fill(skeleton, history)
-        if _weave(stretches, replies) == text:
-            return stretches
-        # The template does something to the environment's contents (escapes them, for example): it may.
-        marked = [
-            {"role": turn.role, "content": _MARK.format(i) if turn.is_agent else turn.text}
-            for i, turn in enumerate(history)
-        ]
+    def _cut(self, history: Sequence[Turn]) -> tuple[list[str], list[str]]:
+        """The template's text for a history: what stands between the agent's turns, and what the agent said in each."""
+        text = self._render([{"role": turn.role, "content": turn.text} for turn in history])
+        replies = [self._trim(turn.text) for turn in history if turn.is_agent]
         agents = [i for i, turn in enumerate(history) if turn.is_agent]
-        stretches = list(_parse(self._render(marked), agents, len(history)).literals)
+        between = self._strip(_fill(self._skeleton(tuple(turn.role for turn in history)), history))
+        said, whole = self._said(text, between, replies)
+        if not whole:
+            # The template does something to the environment's contents (escapes them, for example): it may.
+            marked = [
+                {"role": turn.role, "content": _MARK.format(i) if turn.is_agent else turn.text}
+                for i, turn in enumerate(history)
+            ]
+            between = self._strip(_parse(self._render(marked), agents, len(history)).literals)
+            said, whole = self._said(text, between, replies)
+        if not whole:
+            raise DataError(
+                f"the chat template rewrites what the agent said in turn {agents[len(said)] + 1} "
+                "(does it drop thoughts?); use a template that keeps it, change the data, or use format text"
+            )
+        return between, said
+
+    def _strip(self, stretches: Sequence[str]) -> list[str]:
+        """Takes the lead and the end of turn, which are the agent's, off what stands around the agent's texts."""
+        stripped = []
         for i, stretch in enumerate(stretches):
-            self._check_seam(stretch, after_reply=i > 0, before_reply=i < len(replies))
-        if _weave(stretches, replies) != text:
-            raise DataError(_rewritten(text, stretches, replies, agents))
-        return stretches
+            before_reply = i < len(stretches) - 1
+            if (i and not stretch.startswith(self._tail)) or (before_reply and not stretch.endswith(self._lead)):
+                raise DataError(
+                    "the chat template does not begin or end all of the agent's messages alike; "
+                    "use another template, or format text"
+                )
+            stop = len(stretch) - len(self._lead) if before_reply else len(stretch)
+            stripped.append(stretch[len(self._tail) if i else 0 : stop])
+        return stripped
+
+    def _said(self, text: str, between: Sequence[str], replies: Sequence[str]) -> tuple[list[str], bool]:
+        """What the agent said before each end of turn: a reply behind the lead, or alone if the lead is part of it.
+
+        With it comes whether the text consists of these and of what stands between; where it does not, the list ends
+        at the first reply that is not found.
+        """
+        at = len(between[0])
+        said: list[str] = []
+        if not text.startswith(between[0]):
+            return said, False
+        for reply, following in zip(replies, between[1:], strict=True):
+            for candidate in (self._lead + reply, reply):
+                if text.startswith(candidate + self._tail + following, at):
+                    said.append(candidate)
+                    at += len(candidate) + len(self._tail) + len(following)
+                    break
+            else:
+                return said, False
+        return said, at == len(text)
+
+    def _last_said(self, turns: Sequence[Turn], between: Sequence[str], said: Sequence[str]) -> str:
+        """What the agent says in the last turn: behind the lead, unless the template finds it in the reply."""
+        reply = self._trim(turns[-1].text)
+        if not self._lead.strip():
+            return self._lead + reply
+        text = self._render([{"role": turn.role, "content": turn.text} for turn in turns], generation_prompt=False)
+        prompt = _weave(between, [part + self._tail for part in said])
+        return reply if text.startswith(prompt + reply + self._tail) else self._lead + reply
 
     def _skeleton(self, roles: tuple[str, ...]) -> _Skeleton:
         """The template's text around the contents, after checking that each reply follows exactly its prompt."""
@@ -156,14 +199,7 @@ class ChatFormat:
                 f"the chat template writes the history before turn {turn + 1} in another way once the episode goes on; "
                 "use a template that keeps what it wrote, or format text"
             )
-        self._check_seam(longer.literals[turn + 1], after_reply=True, before_reply=False)
-
-    def _check_seam(self, stretch: str, after_reply: bool, before_reply: bool) -> None:
-        if (after_reply and not stretch.startswith(self._tail)) or (before_reply and not stretch.endswith(self._lead)):
-            raise DataError(
-                "the chat template does not begin or end all of the agent's messages alike; "
-                "use another template, or format text"
-            )
+        self._strip(longer.literals[turn : turn + 2])
 
     def _read_template(self, codec: Codec, end_of_turn: Sequence[str] | None) -> None:
         prompt = self._marked(("user",))
@@ -304,17 +340,3 @@ def _weave(stretches: Sequence[str], replies: Sequence[str]) -> str:
 def _trimmed(text: str, trims: tuple[bool, bool]) -> str:
     text = text.lstrip() if trims[0] else text
     return text.rstrip() if trims[1] else text
-
-
-def _rewritten(text: str, stretches: Sequence[str], replies: Sequence[str], agents: Sequence[int]) -> str:
-    """Names the first of the agent's turns that does not stand in the text as it was said."""
-    at = 0
-    for i, turn in enumerate(agents):
-        at += len(stretches[i])
-        if not text.startswith(replies[i] + stretches[i + 1], at):
-            return (
-                f"the chat template rewrites what the agent said in turn {turn + 1} (does it drop thoughts?); "
-                "use a template that keeps it, change the data, or use format text"
-            )
-        at += len(replies[i])
-    return "the chat template rewrites the history; use a template that keeps it, or format text"

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -115,8 +114,7 @@ class RowFile:
 
     def _dataset_rows(self) -> Iterator[tuple[int, Any]]:
         dataset = _load_local(self.path)
-        if isinstance(dataset, datasets.Dataset):
-            self._total = len(dataset)
+        self._total = len(dataset) if hasattr(dataset, "__len__") else 0  # A streamed one has none.
         names = dataset.column_names
         if names is not None:
             dataset = dataset.select_columns([name for name in _COLUMNS if name in names])
@@ -307,6 +305,8 @@ def _write_parquet(file: IO[bytes], trajectories: Iterable[Trajectory]) -> int:
 
 def _load_local(path: Path) -> Any:
     """A folder, or an Arrow file, as ``datasets`` reads it."""
+    import datasets  # Takes most of a second, which JSONL and Parquet need not wait for.
+
     try:
         if path.suffix == ".arrow" and not path.is_dir():
             return datasets.Dataset.from_file(str(path))

@@ -43,7 +43,7 @@ def trajectory_from_row(row: Mapping[str, Any], where: str = "row") -> Trajector
     Raises:
         DataError: in one line what is wrong, in which field, and what to do.
     """
-    if not isinstance(row, Mapping):
+    if type(row) is not dict and not isinstance(row, Mapping):
         raise DataError(
             f"{where}: it is {_kind(row)}, not an object; write one {{...}} with messages and rewards a row"
         )
@@ -136,7 +136,9 @@ def _rewards(row: Mapping[str, Any], where: str) -> list[float]:
     values = row.get("rewards")
     if values is None:
         raise DataError(f"{where}: field rewards: missing; give a list with one number for each assistant message")
-    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__") or not hasattr(values, "__iter__"):
+    if type(values) is not list and (
+        isinstance(values, str | bytes | Mapping) or not (hasattr(values, "__len__") and hasattr(values, "__iter__"))
+    ):
         raise DataError(f"{where}: field rewards: {_kind(values)}; give a list, one number for each assistant message")
     return [_reward(value, where, number) for number, value in enumerate(values, 1)]
 
@@ -163,7 +165,7 @@ def _reward(value: Any, where: str, number: int) -> float:
 
 
 def _message(message: Any, where: str, number: int) -> tuple[str, str, tuple[str, ...]]:
-    if not isinstance(message, Mapping):
+    if type(message) is not dict and not isinstance(message, Mapping):
         raise DataError(f"{where}: message {number}: {_kind(message)}; give an object with role and content")
     role = message.get("role")
     if role not in ROLES:
@@ -175,7 +177,7 @@ def _message(message: Any, where: str, number: int) -> tuple[str, str, tuple[str
     content = message.get("content")
     listed = message.get("images")
     images: tuple[str, ...] = _image_paths(listed, where, number) if listed else ()
-    if isinstance(content, list | tuple):
+    if not isinstance(content, str) and isinstance(content, list | tuple):
         content, images = _parts(content, images, where, number)
     if not isinstance(content, str) or not content.isascii():
         _check_text(content, where, f"message {number}: field content")

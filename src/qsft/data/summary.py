@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -17,8 +17,10 @@ from rich.text import Text
 from qsft.data.files import PathLike, RowFile
 from qsft.data.progress import RowProgress
 from qsft.data.rows import trajectory_from_row
-from qsft.data.tokenize import TrajectoryTokenizer
 from qsft.data.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from qsft.data.tokenize import TrajectoryTokenizer
 
 _BINS = 10
 _BAR = 40

@@ -6,16 +6,18 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from qsft.data.chat_format import ChatFormat
 from qsft.data.codec import Codec, Segment
 from qsft.data.text_format import TextFormat
 from qsft.data.trajectory import Trajectory, Turn
 from qsft.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FORMATS = ("auto", "chat", "text")
 # Counted in characters: games say the same few things over and over, and long texts rarely come back.

@@ -10,6 +10,8 @@ import gymnasium
 from qsft.errors import ConfigError, QSFTError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from qsft.data.trajectory import Trajectory
     from qsft.policies.base import Policy
 
@@ -80,6 +82,22 @@ class Environment(gymnasium.Env):
             raise EpisodeError(f"{self.name}: no episode is being played; call reset() before step()")
         if not isinstance(action, str):
             raise EpisodeError(f"{self.name}: an action is a str, got {type(action).__name__}")
+
+    def symbols(self) -> list[str]:
+        """All symbols of the texts, from which a word-level tokenizer can be built.
+
+        Raises:
+            ConfigError: the environment has no closed set of them.
+        """
+        raise ConfigError(f"{self.name}: its texts have no closed set of symbols; use a tokenizer of words' parts")
+
+    def typed_action(self, text: str) -> str:
+        """The action that a person means who typed ``text`` (without its newline)."""
+        return text + "\n"
+
+    def picture(self, history: Trajectory) -> Text | None:
+        """An episode for the eye, in the terminal; ``None`` where the texts are all there is."""
+        return None
 
     def block_player(self, policy: Policy) -> BlockPlayer | None:
         """A player of ``policy`` that is faster than turn by turn, with the same rules and texts; ``None`` if none.

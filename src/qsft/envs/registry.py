@@ -43,6 +43,11 @@ def scripted_policies(name: str) -> list[str]:
     return sorted(environment_class(name).policies)
 
 
+def symbols(name: str, **options: Any) -> list[str]:
+    """All symbols of the texts of ``make(name, **options)``; see :meth:`Environment.symbols`."""
+    return make(name, **options).symbols()
+
+
 def make_policy(
     env_name: str,
     policy_name: str,

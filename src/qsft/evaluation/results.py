@@ -212,7 +212,9 @@ def paired_returns(
 
 
 class ResultsFile:
-    """A JSON list of :class:`ResultRow`, one row a line so that differences read well. A missing or empty file has no rows.
+    """A JSON list of :class:`ResultRow`, one row a line so that differences read well.
+
+    A missing or empty file has no rows.
 
     Args:
         path: the file; every method reads it anew, because another process may have added to it.

@@ -8,8 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedConfig
-from transformers import PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -162,7 +168,9 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
         logits = self.extraction.policy_logits(likelihood.logits, behaviour_logits, self.config.dummy_token_id)
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)  # type: ignore[arg-type]
 
-    def q_ratios(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def q_ratios(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Scaled Q-values ``p / pi`` and behaviour log-probabilities of every token, both ``[B, T, V]`` float32.
 
         Raises:
@@ -170,9 +178,10 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
         """
         if self.behaviour is None:
             raise ConfigError("Q-values need the behaviour model; load the policy with with_behaviour=True.")
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         with torch.no_grad():
-            likelihood = self.likelihood(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-            behaviour = self.behaviour(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+            likelihood = self.likelihood(**inputs, use_cache=False).logits
+            behaviour = self.behaviour(**inputs, use_cache=False).logits
         prior = torch.log_softmax(behaviour.float(), dim=-1)
         return (torch.log_softmax(likelihood.float(), dim=-1) - prior).exp(), prior
 
@@ -240,7 +249,8 @@ AutoModelForCausalLM.register(QSFTPolicyConfig, QSFTPolicyModel)
 def load_causal_lm(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
     """``AutoModelForCausalLM.from_pretrained`` with a one-line error that says what is wrong with the checkpoint."""
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
+        model, report = loaded
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: cannot be loaded as a causal language model: {reason}") from error

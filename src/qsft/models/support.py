@@ -23,7 +23,6 @@ from qsft.data.batch import TrajectoryCollator
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.states import output_head, state_hidden
 
-
 _SCHEMA = pa.schema(
     [
         ("support_counts", pa.list_(pa.int32())),

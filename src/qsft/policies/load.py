@@ -10,7 +10,7 @@ from typing import Any
 from qsft.data.tokenize import TrajectoryTokenizer
 from qsft.errors import CheckpointError
 from qsft.models.extraction import Extraction
-from qsft.models.policy_model import QSFTPolicyConfig, QSFTPolicyModel, load_causal_lm
+from qsft.models.policy_model import QSFTPolicyModel, load_causal_lm
 from qsft.models.scratch import load_tokenizer
 from qsft.models.states import pick_dummy_token
 from qsft.policies.model import ModelPolicy
@@ -44,9 +44,7 @@ def load_policy(
     tokenizer = load_tokenizer(folder)
     method = record["settings"]["method"]
     if method == "qsft":
-        model = QSFTPolicyModel.from_pretrained(
-            folder, extraction=extraction, with_behaviour=with_behaviour, **kwargs
-        )
+        model = QSFTPolicyModel.from_pretrained(folder, extraction=extraction, with_behaviour=with_behaviour, **kwargs)
     else:
         likelihood = load_causal_lm(folder, **kwargs)
         vocabulary = likelihood.get_output_embeddings().weight.shape[0]
@@ -55,8 +53,7 @@ def load_policy(
         )
     trajectories = TrajectoryTokenizer.from_dict(tokenizer, record["trajectories"])
     if temperature is None:
-        config: QSFTPolicyConfig = model.config
-        temperature = config.sampling_temperature
+        temperature = float(model.config.sampling_temperature)
     return ModelPolicy(model, trajectories, method, temperature, int(record["reply_tokens"]), seed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.errors import ConfigError
 from qsft.models.extraction import Extraction
 from qsft.models.policy_model import QSFTPolicyModel
+from qsft.models.support import SupportRule
+from qsft.objectives import max_value, soft_value
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,18 @@ class ReplyValue:
 
     The Q-value of a reply is its last token's: what follows from saying all of it. Earlier tokens have the value of the
     best way to go on from there.
+
+    Attributes:
+        reply: its text.
+        q: in reward units.
+        tokens: the reply's own tokens.
+        alternatives: for each of them, the plausible tokens at its place, best first.
     """
 
     reply: str
     q: float
     tokens: list[TokenValue]
+    alternatives: list[list[TokenValue]]
 
 
 class ModelPolicy:
@@ -104,6 +114,12 @@ class ModelPolicy:
             self._random_state = torch.get_rng_state()
         return [self.tokenizer.action_text(self._reply(row)) for row in output[:, ids.shape[1] :].tolist()]
 
+    @overload
+    def q_values(self, history: Trajectory, candidates: None = None, support: float = 0.1) -> list[TokenValue]: ...
+
+    @overload
+    def q_values(self, history: Trajectory, candidates: Sequence[str], support: float = 0.1) -> list[ReplyValue]: ...
+
     def q_values(
         self, history: Trajectory, candidates: Sequence[str] | None = None, support: float = 0.1
     ) -> list[TokenValue] | list[ReplyValue]:
@@ -122,18 +138,42 @@ class ModelPolicy:
         """
         prompt = self.tokenizer.prompt(history)
         if candidates is None:
-            q, prior, policy = self._read(torch.tensor([prompt], device=self.model.device))
-            floor = prior[0, -1].amax() * support
-            plausible = torch.nonzero(prior[0, -1] >= floor).flatten().tolist()
-            return sorted((self._token(q, prior, policy, -1, i) for i in plausible), key=lambda value: -value.q)
-        return [self._reply_value(history, prompt, reply) for reply in candidates]
+            return self._plausible(self._read(torch.tensor([prompt], device=self.model.device)), -1, support)
+        return [self._reply_value(history, prompt, reply, support) for reply in candidates]
 
-    def _reply_value(self, history: Trajectory, prompt: list[int], reply: str) -> ReplyValue:
+    @torch.no_grad()
+    def state_values(
+        self, histories: Sequence[Trajectory], support: float = 0.1, backup_beta: float | None = None
+    ) -> list[float]:
+        """``V`` at the first token of the agent's next turn, in reward units, with the models that play.
+
+        Args:
+            histories: each ends with the environment's turn.
+            support: threshold relative to the likeliest token.
+            backup_beta: of the soft value; ``None`` takes the maximum over the support.
+        """
+        ids, mask = self._left_padded([self.tokenizer.prompt(history) for history in histories])
+        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
+        ratios, prior = self.model.q_ratios(ids, mask, positions)
+        chosen, logps = SupportRule(threshold=support).select(prior[:, -1], self.model.config.dummy_token_id)
+        q = ratios[:, -1].gather(1, chosen.clamp_min(0)).clamp(0, 1).masked_fill(chosen < 0, 0.0)
+        values = max_value(q, logps) if backup_beta is None else soft_value(q, logps, backup_beta)
+        low, high = self.model.config.return_range
+        return (low + values * (high - low)).tolist()
+
+    def _reply_value(self, history: Trajectory, prompt: list[int], reply: str, support: float) -> ReplyValue:
         turns = [*history.turns, Turn(AGENT_ROLE, reply, 0.0)]
         ids = self.tokenizer(Trajectory(turns, "truncated"))["input_ids"][len(prompt) :]
-        q, prior, policy = self._read(torch.tensor([[*prompt, *ids]], device=self.model.device))
-        tokens = [self._token(q, prior, policy, len(prompt) - 1 + i, token) for i, token in enumerate(ids)]
-        return ReplyValue(reply, tokens[-1].q, tokens)
+        read = self._read(torch.tensor([[*prompt, *ids]], device=self.model.device))
+        places = range(len(prompt) - 1, len(prompt) - 1 + len(ids))
+        tokens = [self._token(read, place, token) for place, token in zip(places, ids, strict=True)]
+        return ReplyValue(reply, tokens[-1].q, tokens, [self._plausible(read, place, support) for place in places])
+
+    def _plausible(self, read: tuple[Tensor, Tensor, Tensor], place: int, support: float) -> list[TokenValue]:
+        prior = read[1][0, place].clone()
+        prior[self.model.config.dummy_token_id] = 0.0
+        tokens = torch.nonzero(prior >= prior.amax() * support).flatten().tolist()
+        return sorted((self._token(read, place, token) for token in tokens), key=lambda value: -value.q)
 
     @torch.no_grad()
     def _read(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,14 +186,9 @@ class ModelPolicy:
         low, high = self.model.config.return_range
         return low + ratios.clamp(0, 1) * (high - low), prior.exp(), policy
 
-    def _token(self, q: Tensor, prior: Tensor, policy: Tensor, position: int, token: int) -> TokenValue:
-        return TokenValue(
-            token=self.tokenizer.tokenizer.decode([token]),
-            token_id=token,
-            prior=float(prior[0, position, token]),
-            q=float(q[0, position, token]),
-            probability=float(policy[0, position, token]),
-        )
+    def _token(self, read: tuple[Tensor, Tensor, Tensor], place: int, token: int) -> TokenValue:
+        q, prior, policy = (float(values[0, place, token]) for values in read)
+        return TokenValue(str(self.tokenizer.tokenizer.decode([token])), token, prior, q, policy)
 
     @property
     def _pad(self) -> int:

@@ -27,7 +27,7 @@ class SFTConfig(TrainingArguments):
     save_steps: float = field(default=500, metadata={"help": "Optimiser steps between checkpoints."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
     report_to: str | list[str] | None = field(default="none", metadata={"help": "tensorboard, wandb, trackio, ..."})
-    remove_unused_columns: bool | None = field(default=False, metadata={"help": "The collator reads its own columns."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads its own columns."})
     max_length: int | None = field(default=None, metadata={"help": "Longest history in tokens."})
     loss_chunk_size: int = field(default=256, metadata={"help": "Agent tokens whose logits exist at a time."})
 

@@ -130,7 +130,9 @@ class QLoss(SupervisedLoss):
         ids, logps = batch["support_ids"][mask], batch["support_logps"][mask]
         dummies = torch.full_like(ids[:, :1], self.settings.dummy_id)
         inputs = {key: value for key, value in batch.items() if key not in STATE_KEYS}
-        hidden = self.target.hidden(self.model, {**inputs, "state_positions": batch["state_positions"], "state_mask": mask})
+        hidden = self.target.hidden(
+            self.model, {**inputs, "state_positions": batch["state_positions"], "state_mask": mask}
+        )
         weight, bias = self.target.head(self.model)
         likelihood = objectives.linear_log_probabilities(
             hidden, weight, bias, torch.cat([ids, dummies], dim=1), self.chunk_size

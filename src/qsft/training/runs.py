@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -27,7 +28,7 @@ from qsft.models.states import output_head, pick_dummy_token
 from qsft.models.support import SupportRule, compute_support, with_support
 from qsft.training.config import QSFTConfig, SFTConfig
 from qsft.training.progress import StageProgress
-from qsft.training.trainer import JSONLinesLog, QSFTTrainer, SFTTrainer, last_checkpoint
+from qsft.training.trainer import JSONLinesLog, QSFTTrainer, SFTTrainer, last_checkpoint, pad_token
 
 METHODS = ("qsft", "sft", "filtered-bc")
 RUN_FILE = "run.json"
@@ -124,7 +125,9 @@ def train(
         run.execute()
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) == 28 or "No space left" in str(error):
-            raise CheckpointError(f"{out}: the disk is full; free some space and run the same command with --resume.") from error
+            raise CheckpointError(
+                f"{out}: the disk is full; free some space and run the same command with --resume."
+            ) from error
         raise
     return run.out
 
@@ -136,7 +139,9 @@ class _Run:
         self.settings, self.out, self.quiet = settings, out, quiet
         # settings are checked before anything is written
         self.sft_config = self._config(SFTConfig, settings.behaviour, "behaviour")
-        self.q_config = self._config(QSFTConfig, settings.likelihood, "likelihood") if settings.method == "qsft" else None
+        self.q_config = (
+            self._config(QSFTConfig, settings.likelihood, "likelihood") if settings.method == "qsft" else None
+        )
         self._claim(resume)
         self.cache_dir = cache_dir or out / "cache"
         name = settings.tokenizer or (settings.model if isinstance(settings.model, str) else None)
@@ -152,7 +157,9 @@ class _Run:
         try:
             return kind(**{**defaults, **values})
         except TypeError as error:
-            raise ConfigError(f"{stage}: {str(error).split('__init__() ')[-1]}; see qsft.training.{kind.__name__}.") from error
+            raise ConfigError(
+                f"{stage}: {str(error).split('__init__() ')[-1]}; see qsft.training.{kind.__name__}."
+            ) from error
 
     def _checkpoints(self, stage: str) -> Path:
         return self.out / "checkpoints" / stage
@@ -163,7 +170,9 @@ class _Run:
         path = self.out / RUN_FILE
         if path.exists():
             if not resume:
-                raise ConfigError(f"{self.out}: there is a run already; continue it with --resume or choose another --out.")
+                raise ConfigError(
+                    f"{self.out}: there is a run already; continue it with --resume or choose another --out."
+                )
             found = json.loads(path.read_text(encoding="utf-8"))["settings"]
             for name, value in wanted.items():
                 if found.get(name) != value:
@@ -221,13 +230,18 @@ class _Run:
         rule = SupportRule(config.support, config.support_threshold, config.support_max_tokens)
         dummy = pick_dummy_token(self.tokenizer, output_head(behaviour)[0].shape[0], config.dummy_token)
         check_dummy_token(dataset, dummy, self.settings.data)
-        table = self.out / "support.arrow"
+        table = self.cache_dir / f"support-{_support_key(dataset, behaviour_dir, rule, dummy)}.arrow"
         if not table.exists():
             compute_support(
-                behaviour.to(config.device), dataset, rule, table, pad_token_id=self.tokenizer.pad_token_id or 0, dummy_id=dummy,
+                behaviour.to(config.device),  # type: ignore[arg-type]
+                dataset,
+                rule,
+                table,
+                pad_token_id=pad_token(self.tokenizer),
+                dummy_id=dummy,
                 batch_size=config.per_device_train_batch_size,
             )
-            behaviour.to("cpu")
+            behaviour.to("cpu")  # type: ignore[arg-type]
         supported = with_support(dataset, table)
         if not (self.out / LIKELIHOOD_DIR).exists():
             model = behaviour
@@ -240,7 +254,6 @@ class _Run:
         policy.config.behaviour = behaviour.config.to_dict()
         policy.config.architectures = [type(policy).__name__]
         policy.config.save_pretrained(self.out)
-        table.unlink()
         return returns
 
     def _adapted(self, model: PreTrainedModel) -> Any:
@@ -303,6 +316,14 @@ def longest_reply(dataset: datasets.Dataset) -> int:
             spoken = np.cumsum(mask)[np.asarray(end, bool)]
             longest = max(longest, int(np.diff(spoken, prepend=0).max()))
     return longest
+
+
+def _support_key(dataset: datasets.Dataset, behaviour: Path, rule: SupportRule, dummy: int) -> str:
+    """Names a support table by all that decides its content: data, behaviour model, rule."""
+    digest = hashlib.blake2b(f"{dataset.cache_files} {len(dataset)} {rule} {dummy}".encode(), digest_size=16)
+    for file in sorted([*behaviour.glob("*.safetensors"), *behaviour.glob("config.json")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _return_range(config: QSFTConfig, dataset: datasets.Dataset, source: str) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from qsft.data.batch import TrajectoryCollator
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.states import check_head, output_head, pick_dummy_token
 from qsft.models.support import SUPPORT_COLUMNS
-from qsft.models.target import make_target
+from qsft.models.target import TargetNetwork, make_target
 from qsft.training.config import QSFTConfig, SFTConfig
 from qsft.training.losses import QLoss, QLossSettings, SupervisedLoss
 
@@ -69,7 +69,7 @@ class SFTTrainer(Trainer):
         return SupervisedLoss(model, args.loss_chunk_size)
 
     def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
-        return TrajectoryCollator(_pad_token(tokenizer))
+        return TrajectoryCollator(pad_token(tokenizer))
 
     @property
     def inner_model(self) -> Any:
@@ -194,23 +194,28 @@ class QSFTTrainer(SFTTrainer):
 
     def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
         assert isinstance(args, QSFTConfig)
-        return TrajectoryCollator(_pad_token(tokenizer), args.gamma, args.gamma_per)
+        return TrajectoryCollator(pad_token(tokenizer), args.gamma, args.gamma_per)
+
+    @property
+    def target(self) -> TargetNetwork:
+        assert isinstance(self.loss_module, QLoss)
+        return self.loss_module.target
 
     def _take_metrics(self) -> dict[str, float]:
         means = super()._take_metrics()
         square = means.pop("target_square")
         means["target_std"] = max(square - means["target_mean"] ** 2, 0.0) ** 0.5
-        means["target_distance"] = self.loss_module.target.distance(self.inner_model)  # type: ignore[union-attr]
+        means["target_distance"] = self.target.distance(self.inner_model)
         return means
 
     def _save_extra(self, folder: Path) -> None:
-        ours, _ = self.loss_module.target.pairs(self.inner_model)  # type: ignore[union-attr]
+        ours, _ = self.target.pairs(self.inner_model)
         tensors = {str(i): p.detach().contiguous() for i, p in enumerate(ours)}
         safetensors.torch.save_file(tensors, folder / TARGET_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        ours, _ = self.loss_module.target.pairs(self.inner_model)  # type: ignore[union-attr]
+        ours, _ = self.target.pairs(self.inner_model)
         saved = safetensors.torch.load_file(Path(resume_from_checkpoint) / TARGET_FILE)
         with torch.no_grad():
             for i, parameter in enumerate(ours):
@@ -280,5 +285,6 @@ def load_weights(model: Any, folder: Path) -> None:
         raise CheckpointError(f"{folder}: the checkpoint cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _pad_token(tokenizer: Any) -> int:
+def pad_token(tokenizer: Any) -> int:
+    """Id that fills batches; masked everywhere, so the end of text serves where there is no padding token."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)

@@ -13,11 +13,22 @@ import numpy as np
 
 from qsft.envs.base import BlockPlayer, Environment
 from qsft.envs.wordle.rules import NO_FEEDBACK, SOLVED, TRIES, lexicon
-from qsft.envs.wordle.texts import FIRST_OBSERVATION, INVALID, OBSERVATIONS, observation_text, parse_action
+from qsft.envs.wordle.texts import (
+    FIRST_OBSERVATION,
+    INVALID,
+    OBSERVATIONS,
+    action_text,
+    observation_text,
+    parse_action,
+    symbols,
+)
 from qsft.envs.wordle.words import load_words
 from qsft.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
+    from qsft.data.trajectory import Trajectory
     from qsft.policies.base import Policy
 
 _PRINTED = string.ascii_lowercase + string.digits + " \n"
@@ -87,7 +98,7 @@ class Wordle(Environment):
             ConfigError: unknown option, or a secret that is not in the vocabulary.
         """
         secret = (options or {}).get("secret")
-        if secret is not None and secret not in self.lexicon.index:
+        if secret is not None and not (isinstance(secret, str) and secret in self.lexicon.index):
             raise ConfigError(f"wordle: secret {secret!r:.60} is not in the vocabulary of {len(self.lexicon)} words")
         super().reset(seed=seed, options=options)
         words = len(self.lexicon)
@@ -120,6 +131,18 @@ class Wordle(Environment):
             info["success"] = code == SOLVED
             info["secret"] = self.lexicon.words[self._secret]
         return observation, reward, not self._playing, False, info
+
+    def symbols(self) -> list[str]:
+        """``"Wordle:"``, a newline, the letters, with ``"tiles"`` also the tiles; blanks only separate them."""
+        return symbols(self.observation)
+
+    def typed_action(self, text: str) -> str:
+        return action_text(text.replace(" ", ""))
+
+    def picture(self, history: Trajectory) -> Text:
+        from qsft.envs.wordle.render import tiles_text
+
+        return tiles_text(history)
 
     def block_player(self, policy: Policy) -> BlockPlayer | None:
         from qsft.envs.wordle.collect import WordlePlayer

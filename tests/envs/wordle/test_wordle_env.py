@@ -10,6 +10,7 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import qsft.envs
 from qsft.envs import Environment, EpisodeError, make
 from qsft.envs.wordle import Wordle, symbols
 from qsft.envs.wordle.words import load_words
@@ -178,6 +179,7 @@ def test_gymnasium_accepts_it(observation: str) -> None:
 @pytest.mark.parametrize("observation", ["colours", "tiles"])
 def test_symbols_spell_every_text(observation: str) -> None:
     known = symbols(observation)
+    assert qsft.envs.symbols("wordle", observation=observation) == known
     assert len(known) == len(set(known)) == (28 if observation == "colours" else 28 + 390)
     env = make("wordle", observation=observation)
     texts = [env.reset(seed=0)[0]]

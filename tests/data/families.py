@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from qsft.data import Trajectory, Turn
 
 CORPUS = [
     "Wordle:\n c r a n e\n g y b b b\n",
@@ -61,6 +62,16 @@ GEMMA = """{{- bos_token -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}"""
 
+# Keeps every thought, and makes one up (an empty one) where the message has none.
+KEEPING = """{%- for m in messages -%}
+{%- if m.role == 'assistant' -%}
+{{ '<|im_start|>assistant\n' }}
+{%- if '</think>' not in m.content -%}{{ '<think>\n\n</think>\n\n' }}{%- endif -%}
+{{ m.content + '<|im_end|>\n' }}
+{%- else -%}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"""
+
 # Leaves out the thoughts of past turns, and shows an empty thought in the last one.
 THINKING = """{%- for m in messages -%}
 {%- if m.role == 'assistant' -%}
@@ -92,7 +103,8 @@ FAMILIES = {
         "<end_of_turn>",
         False,
     ),
-    "thinking": (THINKING, ["<|im_start|>", "<|im_end|>", "<|endoftext|>"], None, "<|endoftext|>", "<|im_end|>", False),
+    "thinking": (THINKING, ["<|im_start|>", "<|im_end|>", "<|endoftext|>"], None, "<|endoftext|>", "<|im_end|>", True),
+    "keeping": (KEEPING, ["<|im_start|>", "<|im_end|>", "<|endoftext|>"], None, "<|endoftext|>", "<|im_end|>", True),
 }
 
 
@@ -136,20 +148,20 @@ def sentence_piece(template=None) -> PreTrainedTokenizerFast:
     )
 
 
+#: families whose templates have {% generation %} blocks when asked to
+MARKED = ("chatml", "llama3", "mistral", "gemma")
+
+
 def chat(family: str, generation: bool = False) -> PreTrainedTokenizerFast:
     template, special, bos, eos, _, _ = FAMILIES[family]
     begin, end = ("{%- generation -%}", "{%- endgeneration -%}") if generation else ("", "")
     return byte_bpe(special, bos, eos, template.replace("BEGIN", begin).replace("END", end))
 
 
-@pytest.fixture(scope="session")
-def builders():
-    """The functions above; each call makes a new tokenizer."""
-
-    class Builders:
-        families = FAMILIES
-        byte_bpe = staticmethod(byte_bpe)
-        sentence_piece = staticmethod(sentence_piece)
-        chat = staticmethod(chat)
-
-    return Builders
+def episode(*turns: tuple[str, str] | tuple[str, str, float], ended="terminated") -> Trajectory:
+    """A trajectory of ``(role, text)``; the agent's turns pay 1, 2, ... unless a third entry says what."""
+    made = []
+    for role, text, *reward in turns:
+        number = sum(turn.is_agent for turn in made) + 1
+        made.append(Turn(role, text, (reward[0] if reward else float(number)) if role == "assistant" else None))
+    return Trajectory(made, ended)

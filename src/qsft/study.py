@@ -1,0 +1,311 @@
+"""A study: methods trained on the same data, each judged at its own best decoding, one row a finished run.
+
+A study is a YAML file (see ``experiments/wordle`` and docs/reproduce.md). Rows that stand in the results file are skipped,
+so a table fills up over many sittings.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qsft.data.trajectory import Trajectory
+from qsft.envs import make, make_policy, symbols
+from qsft.envs.collect import collect_to_file
+from qsft.errors import ConfigError
+from qsft.evaluation import (
+    GridResult,
+    ResultRow,
+    ResultsFile,
+    evaluation_row,
+    result_row,
+    rollout,
+    row_key,
+    select_and_evaluate,
+)
+from qsft.models.extraction import Extraction
+from qsft.models.scratch import word_level_tokenizer
+from qsft.policies.load import load_policy
+from qsft.policies.model import ModelPolicy
+from qsft.training import RunSettings, train
+
+logger = logging.getLogger("qsft")
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One row of the table, for every seed.
+
+    Args:
+        name: the row's ``config``.
+        method: a method of ``qsft train``, or ``"scripted"`` for a scripted policy of that name.
+        decoding: which of the study's grids it decodes with.
+        data: which of the study's collections it is trained on.
+        behaviour_of: name of the run whose model it starts from.
+        settings: overrides of the study's ``model``, ``behaviour`` and ``likelihood`` settings and any other field of
+            :class:`qsft.training.RunSettings`.
+    """
+
+    name: str
+    method: str
+    decoding: str = ""
+    data: str = "train"
+    behaviour_of: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """See the module's docstring; fields are those of the YAML file."""
+
+    env: str
+    runs: list[StudyRun]
+    collect: dict[str, dict[str, Any]]
+    decoding: dict[str, list[dict[str, Any]]]
+    select: dict[str, int]
+    test: dict[str, int]
+    env_options: dict[str, Any] = field(default_factory=dict)
+    tokenizer: dict[str, Any] | str | None = None
+    model: dict[str, Any] | str = field(default_factory=dict)
+    behaviour: dict[str, Any] = field(default_factory=dict)
+    likelihood: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Study:
+        """Read a study.
+
+        Raises:
+            ConfigError: not a study, with the field that is wrong.
+        """
+        try:
+            values = read_yaml(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+        known = {f.name for f in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or set(values) - known:
+            wrong = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__
+            raise ConfigError(f"{path}: {wrong} is no field of a study; there are {', '.join(sorted(known))}.")
+        try:
+            runs = [StudyRun(**run) for run in values.pop("runs")]
+            study = cls(runs=runs, **values)
+        except (TypeError, KeyError) as error:
+            raise ConfigError(
+                f"{path}: {error}; a study needs env, runs, collect, decoding, select and test."
+            ) from error
+        for run in runs:
+            if run.method != "scripted" and run.decoding not in study.decoding:
+                raise ConfigError(f"{path}: run {run.name!r}: decoding grid {run.decoding!r} is not in the study.")
+        return study
+
+
+@dataclass
+class Finished:
+    """What a run of a study leaves in memory for a report."""
+
+    row: ResultRow
+    grid: GridResult | None
+    folder: Path | None
+
+
+def run_study(
+    study: Study,
+    work: Path,
+    results: Path,
+    seeds: Iterable[int],
+    command: str,
+    only: Iterable[str] = (),
+    progress: bool = True,
+) -> list[Finished]:
+    """Do every run of every seed that has no row yet.
+
+    Args:
+        study: what to do.
+        work: folder for data, tokenised data and runs; a killed study goes on from there.
+        results: the results file.
+        seeds: of data, weights, data order.
+        command: what makes the rows again.
+        only: names of the runs to do; all of them when empty.
+        progress: show bars.
+    """
+    finished = []
+    file = ResultsFile(results)
+    wanted = set(only)
+    unknown = wanted - {run.name for run in study.runs}
+    if unknown:
+        raise ConfigError(
+            f"no run is called {sorted(unknown)[0]!r}; there are {', '.join(r.name for r in study.runs)}."
+        )
+    for seed in seeds:
+        for run in study.runs:
+            if wanted and run.name not in wanted:
+                continue
+            if file.has(row_key(study.env, row_method(run), run.name, seed)):
+                continue
+            done = _scripted(study, run, seed, command, progress) if run.method == "scripted" else None
+            done = done or _trained(study, run, work, seed, command, progress)
+            file.add(done.row)
+            finished.append(done)
+    return finished
+
+
+def row_method(run: StudyRun) -> str:
+    """Method name of a run's row; a scripted policy's is its own name."""
+    return run.name if run.method == "scripted" else run.method
+
+
+def _scripted(study: Study, run: StudyRun, seed: int, command: str, progress: bool) -> Finished:
+    started = time.perf_counter()
+    policy = make_policy(study.env, run.name, env_options=study.env_options, seed=seed)
+    played = list(
+        rollout(policy, lambda: make(study.env, **study.env_options), **_test(study, seed), progress=progress)
+    )
+    seconds = time.perf_counter() - started
+    evaluation = evaluation_row(played, seconds=seconds)
+    row = result_row(evaluation, method=run.name, seed=seed, config=run.name, command=command, seconds=seconds)
+    return Finished(row, None, None)
+
+
+def _test(study: Study, seed: int) -> dict[str, int]:
+    return {"episodes": study.test["episodes"], "seed": study.test["seed"] + seed}
+
+
+def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, progress: bool) -> Finished:
+    folder, seconds = train_run(study, run, work, seed, quiet=not progress)
+    started = time.perf_counter()
+    grid = evaluate_run(study, run, folder, seed, progress)
+    log = folder / ("log-likelihood.jsonl" if run.method == "qsft" else "log-behaviour.jsonl")
+    extra = {
+        "decoding": grid.setting,
+        "grid": [grid_row.to_json() for grid_row in grid.rows],
+        "training_seconds": round(seconds, 1),
+        "last_log": _last_log(log),
+    }
+    total = seconds + time.perf_counter() - started
+    row = result_row(
+        grid.test, method=run.method, seed=seed, config=run.name, command=command, seconds=total, extra=extra
+    )
+    return Finished(row, grid, folder)
+
+
+def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = False) -> tuple[Path, float]:
+    """Train one run (and the one whose model it starts from) unless done; its folder and its seconds of training."""
+    folder = work / f"seed-{seed}" / slug(run.name)
+    settings = copy.deepcopy(run.settings)
+    behaviour_model = None
+    if run.behaviour_of is not None:
+        origin = next((other for other in study.runs if other.name == run.behaviour_of), None)
+        if origin is None:
+            raise ConfigError(f"run {run.name!r}: behaviour_of {run.behaviour_of!r} is not a run of the study.")
+        behaviour_model = str(train_run(study, origin, work, seed, quiet)[0])
+    model = settings.pop("model", study.model)
+    behaviour = {**study.behaviour, **settings.pop("behaviour", {})}
+    likelihood = {**study.likelihood, **settings.pop("likelihood", {})} if run.method == "qsft" else {}
+    plan = RunSettings(
+        method=run.method,
+        data=str(collect_data(study, run.data, work, seed)),
+        model=model,
+        format="text" if isinstance(study.tokenizer, dict) else "auto",
+        behaviour=behaviour,
+        likelihood=likelihood,
+        behaviour_model=behaviour_model,
+        seed=seed,
+        **settings,
+    )
+    tokenizer = None
+    if isinstance(study.tokenizer, dict):
+        options = dict(study.tokenizer)
+        tokenizer = word_level_tokenizer(symbols(options.pop("environment"), **options))
+    started = time.perf_counter()
+    train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)
+    # a run trained in an earlier sitting keeps the time it took then
+    clock = folder / "seconds.json"
+    if not clock.exists():
+        clock.write_text(json.dumps(time.perf_counter() - started), encoding="utf-8")
+    return folder, float(json.loads(clock.read_text(encoding="utf-8")))
+
+
+def collect_data(study: Study, name: str, work: Path, seed: int) -> Path:
+    """The study's collection of that name for a seed, played now unless it exists."""
+    if name not in study.collect:
+        raise ConfigError(f"collect: there is no {name!r}; there are {', '.join(study.collect)}.")
+    plan = study.collect[name]
+    path = work / f"{name}-{seed}.jsonl"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        first = int(plan.get("seed", 0)) + seed
+        collect_to_file(study.env, plan["policy"], int(plan["episodes"]), path, first, study.env_options)
+    return path
+
+
+def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress: bool = True) -> GridResult:
+    """Choose the run's decoding on the selection episodes and judge it on the test episodes."""
+    settings = study.decoding[run.decoding]
+    needs_behaviour = any(extraction(setting).needs_behaviour for setting in settings)
+    policy = load_policy(folder, with_behaviour=needs_behaviour)
+
+    def decoded(setting: Mapping[str, Any]) -> ModelPolicy:
+        return policy.with_decoding(extraction(setting), float(setting.get("temperature", 1.0)), name=run.name)
+
+    return select_and_evaluate(
+        decoded,
+        settings,
+        lambda: make(study.env, **study.env_options),
+        select_episodes=study.select["episodes"],
+        select_seed=study.select["seed"] + seed,
+        **_test(study, seed),
+        progress=progress,
+    )
+
+
+def extraction(setting: Mapping[str, Any]) -> Extraction:
+    """The extraction of a decoding setting such as ``{extraction: value, beta: 64, support: .1, temperature: 0}``."""
+    values = {name: value for name, value in setting.items() if name not in ("temperature", "extraction")}
+    return Extraction(setting.get("extraction", "product"), **values)
+
+
+def history_before_each_turn(trajectory: Trajectory) -> list[Trajectory]:
+    """The histories that the agent saw, one per turn of its own."""
+    turns = trajectory.turns
+    return [Trajectory(turns[:i]) for i, turn in enumerate(turns) if turn.is_agent]
+
+
+def read_yaml(text: str) -> Any:
+    """YAML with numbers such as ``1e-4``, which YAML 1.1 reads as text."""
+    return _numbers(yaml.safe_load(text))
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return number if math.isfinite(number) else value
+    return value
+
+
+def slug(name: str) -> str:
+    """A run's name as the name of a folder."""
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+
+
+def _last_log(path: Path) -> dict[str, Any]:
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    entries = [line for line in lines if "loss" in line]
+    names = ("step", "loss", "first_value", "first_return", "target_mean", "target_std", "clipped_share")
+    return {name: round(entries[-1][name], 5) for name in names if name in entries[-1]} if entries else {}

@@ -1,0 +1,95 @@
+"""What the tables say, against the statistics they stand on."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from qsft.errors import ConfigError
+from qsft.evaluation import (
+    LMRL_GYM_SCALES,
+    Estimate,
+    format_interval,
+    markdown_table,
+    rich_table,
+    seeds_interval,
+    summarise,
+)
+from tests.evaluation.toys import row
+
+SCALE = LMRL_GYM_SCALES["wordle"]
+
+
+def near(mean, method, seed, **changes):
+    return row(method=method, seed=seed, return_mean=mean, return_ci95=(mean - 0.05, mean + 0.05), **changes)
+
+
+ROWS = [
+    *(near(-2.4, "sft", seed) for seed in range(3)),
+    *(near(-2.1 + 0.01 * seed, "qsft", seed) for seed in (2, 0, 1)),
+    near(-2.06, "lucky", 0),
+    near(-1.5, "sampled|odd", 0),
+]
+
+
+def test_summaries_group_seeds_and_mark_the_best():
+    found = {s.method: s for s in summarise(ROWS[:-1], SCALE)}
+    assert list(found) == ["sft", "qsft", "lucky"]
+    qsft = found["qsft"]
+    assert (qsft.seeds, qsft.episodes) == ((0, 1, 2), 300)
+    assert qsft.seed_means == pytest.approx((-2.1, -2.09, -2.08))
+    assert qsft.returns == seeds_interval([r.return_estimate for r in sorted(ROWS[3:6], key=lambda r: r.seed)])
+    assert qsft.score == pytest.approx(50 + 50 * (-2.09 + 4.12) / (-1.94 + 4.12))
+    assert [found[m].mark for m in found] == ["", "overlaps", "best"]
+    assert [s.mark for s in summarise(ROWS)] == ["", "", "", "best"]
+
+
+def test_seeds_on_the_same_episodes_get_the_wider_interval():
+    apart = summarise([near(-2.0, "a", s) for s in range(3)])[0]
+    same = summarise([near(-2.0, "a", s, extra={"episode_seed": 7}) for s in range(3)])[0]
+    assert same.returns == seeds_interval([near(-2.0, "a", 0).return_estimate] * 3, shared_episodes=True)
+    assert same.returns != apart.returns
+
+
+def test_one_method_with_two_configs_is_two_rows_with_their_configs():
+    rows = [near(-2.0, "qsft", 0, config={"beta": 4}), near(-2.5, "qsft", 0, config={"beta": 64}), near(-3, "sft", 0)]
+    assert [s.label for s in summarise(rows)] == ["qsft (beta 4)", "qsft (beta 64)", "sft"]
+
+
+def test_a_table_holds_one_environment():
+    for rows in ([], [row(), row(env="chess")]):
+        with pytest.raises(ConfigError, match="one environment"):
+            summarise(rows)
+
+
+def test_markdown_table():
+    text = markdown_table(ROWS, SCALE)
+    lines = text.splitlines()
+    assert lines[0] == "| method | return [95% CI] | success % [95% CI] | score | seeds | episodes |"
+    assert lines[1] == "|---|---:|---:|---:|---:|---:|"
+    assert lines[4].startswith("| lucky | -2.06 [-2.11, -2.01] | 90.0 [82.6, 94.5] |")
+    assert lines[5].startswith("| **sampled\\|odd** | **-1.50 [-1.55, -1.45]** |")
+    assert "one seed" in lines[-1]
+    assert "score" not in markdown_table(ROWS)
+    assert "| ~ qsft |" in markdown_table(ROWS[:-1])
+
+
+def test_rich_table_fits_eighty_columns_and_shows_every_number():
+    out = io.StringIO()
+    Console(file=out, width=80).print(rich_table(ROWS[:-1], SCALE, title="results"))
+    text = out.getvalue()
+    assert "…" not in text
+    for part in ("results", "* lucky", "~ qsft", "-2.06 [-2.11, -2.01]", "90.0 [82.6, 94.5]", "97.2"):
+        assert part in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_markup_in_names_is_shown_as_it_stands():
+    out = io.StringIO()
+    Console(file=out, width=100).print(rich_table([near(-2, "sft [bold]", 0)]))
+    assert "sft [bold]" in out.getvalue()
+
+
+def test_interval_without_bounds_has_a_question_mark():
+    assert format_interval(Estimate(1.0, float("-inf"), float("inf"), 1)) == "1.00 [?]"
+    assert format_interval(Estimate(0.5, 0.25, 0.75, 9), 1, 100) == "50.0 [25.0, 75.0]"
