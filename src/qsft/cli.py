@@ -168,7 +168,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def symbol_tokenizer(settings: dict[str, Any], where: str) -> Any:
-    """A word-level tokenizer of the symbols of an environment's texts: ``{environment: wordle, observation: tiles}``."""
+    """A word-level tokenizer of the symbols of an environment's texts, ``{environment: wordle, ...}``."""
     from qsft.envs import symbols
     from qsft.models.scratch import word_level_tokenizer
 
@@ -185,7 +185,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from qsft.envs import make
-    from qsft.evaluation import evaluation_row, rollout
+    from qsft.evaluation import LMRL_GYM_SCALES, evaluation_row, result_row, rich_table, rollout
 
     options = _pairs(arguments.env_option, "--env-option")
     policy = _policy(arguments, options)
@@ -196,13 +196,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         )
     )
     row = evaluation_row(played, seconds=time.perf_counter() - started)
-    low, high = row["return_ci95"]
-    won_low, won_high = row["success_ci95"]
-    Console().print(
-        f"[bold]{row['policy']}[/] on {row['env']}: return {row['return_mean']:.3f} (95% {low:.3f} to {high:.3f}), "
-        f"success {row['success_rate']:.1%} ({won_low:.1%} to {won_high:.1%}), {row['episodes']} episodes, "
-        f"{row['seconds']:.1f} s"
-    )
+    shown = result_row(row, method=row["policy"], seed=row["seed"], config="", command="", seconds=row["seconds"])
+    Console().print(rich_table([shown], LMRL_GYM_SCALES.get(arguments.env)))
     if arguments.json:
         _write_json(arguments.json, row)
 
@@ -332,12 +327,9 @@ def _read_config(path: str | None) -> tuple[dict[str, Any], str]:
 
 
 def _write_json(path: str, content: dict[str, Any]) -> None:
-    partial = f"{path}.partial"
-    try:
-        Path(partial).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}.") from error
+    from qsft.data.text_files import write_text
+
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def make_report(study: Study, out: Path, rows: Sequence[Any], seed: int) -> Repo
     return Report(
         title="Q-SFT on Wordle",
         summary={
-            "What": "offline RL as supervised fine-tuning, letter by letter, no pretrained weights, no environment in training",
+            "What": "offline RL as supervised fine-tuning, letter by letter, no pretrained weights, no environment",
             "Data": {
                 "games": f"{len(returns):,}",
                 "mean return": f"{data.mean:.3f} (95% {data.low:.3f} to {data.high:.3f})",
@@ -104,10 +104,10 @@ def make_report(study: Study, out: Path, rows: Sequence[Any], seed: int) -> Repo
         calibration=[calibrate(policy, played)],
         games=[show_game(policy, trajectory) for trajectory in played[:SHOWN_GAMES]],
         notes=[
-            "Every method decodes at its own best setting of the grids below, chosen on other games than the ones in the "
-            "table. Greedy SFT is far better than sampled SFT: beating only the latter would prove nothing.",
-            "SFT is stage 1 of Q-SFT. Filtered BC goes on from it on the best 30% of the games; Q-SFT goes on from it on "
-            "all of them, with token probabilities as Q-values.",
+            "Every method decodes at its own best setting of the grids below, chosen on other games than those of "
+            "the table. Greedy SFT is far better than sampled SFT: beating only the latter would prove nothing.",
+            "SFT is stage 1 of Q-SFT. Filtered BC goes on from it on the best 30% of the games; Q-SFT goes on from it "
+            "on all of them, with token probabilities as Q-values.",
         ],
         references=[*PUBLISHED, Reference("mean of the data", data.mean, "", kind="line", env="wordle")],
         scales={"wordle": LMRL_GYM_SCALES["wordle"]},

@@ -1,8 +1,8 @@
 """Playing, measuring and showing: batched rollouts, confidence intervals, result files, tables, the HTML report."""
 
+from qsft.data.text_files import write_text
 from qsft.evaluation.calibration import Calibration, CalibrationBin, calibration_bias, calibration_bins
 from qsft.evaluation.curves import log_points
-from qsft.evaluation.files import write_text
 from qsft.evaluation.games import Alternative, Cell, Game, GameTurn
 from qsft.evaluation.grid import GridResult, GridRow, select_and_evaluate
 from qsft.evaluation.report import Report, report_html, write_report

@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from qsft.data.text_files import write_text
 from qsft.evaluation.calibration import Calibration
-from qsft.evaluation.files import write_text
 from qsft.evaluation.games import Game, games_html
 from qsft.evaluation.grid import GridRow
 from qsft.evaluation.markup import Markup, tag

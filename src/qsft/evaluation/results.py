@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from qsft.data.text_files import make_folder, write_text
 from qsft.data.trajectory import Trajectory
 from qsft.errors import DataError
-from qsft.evaluation.files import make_folder, write_text
 from qsft.evaluation.rollout import failed
 from qsft.evaluation.statistics import Estimate, mean_interval, success_interval
 

@@ -29,7 +29,7 @@ class Extraction:
         beta: weight of the values, in units of the scaled return; unused by ``product``.
         eta: exponent of the behaviour model in ``value``.
         support: threshold of the support relative to the likeliest token of the behaviour model (of the likelihood
-            model for ``product``); 0 for no restriction. A ratio of two tiny probabilities is noise: keep one for ``value``.
+            model for ``product``); 0 for no restriction. A ratio of two tiny probabilities is noise: ``value`` wants one.
     """
 
     kind: Kind = "product"

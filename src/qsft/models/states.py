@@ -37,9 +37,7 @@ def output_head(model: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Weight ``[V, H]`` and bias ``[V]`` (or ``None``) that turn a hidden state into logits."""
     head = unwrap_adapters(model).get_output_embeddings()
     if head is None or not hasattr(head, "weight"):
-        raise ConfigError(
-            f"{type(model).__name__} has no linear output embedding; use a causal language model (AutoModelForCausalLM)."
-        )
+        raise ConfigError(f"{type(model).__name__} has no linear output embedding; use a causal language model.")
     return head.weight, getattr(head, "bias", None)  # type: ignore[return-value]
 
 
@@ -129,8 +127,8 @@ def pick_dummy_token(tokenizer: Any, model_vocabulary: int, requested: int | str
         if index is not None and index != tokenizer.eos_token_id:
             return int(index)
     raise ConfigError(
-        "dummy_token: the tokenizer has no token that is surely never an action (no padding token apart from the end of "
-        "text, no unused embedding row); name one with dummy_token, for instance a reserved special token."
+        "dummy_token: the tokenizer has no token that is surely never an action (no padding token apart from the end "
+        "of text, no unused embedding row); name one with dummy_token, for instance a reserved special token."
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import datasets
@@ -97,11 +98,12 @@ def compute_support(
     dummy_id: int,
     batch_size: int = 64,
     chunk_size: int = 512,
+    progress: bool = True,
 ) -> None:
     """Write the support table of a dataset to an Arrow file, one row a trajectory.
 
-    Columns: ``support_counts`` (tokens in each state's support), ``support_ids`` and ``support_logps`` (all states', one
-    after the other). The file appears whole or not at all, and is as long as the data: it is never held in memory.
+    Columns: ``support_counts`` (tokens in each state's support), ``support_ids`` and ``support_logps`` (of all
+    states, one after the other). The file appears whole or not at all, and is as long as the data: it is never held in memory.
 
     Args:
         model: the behaviour model; put in evaluation mode for the pass and back.
@@ -112,6 +114,7 @@ def compute_support(
         dummy_id: never in the support.
         batch_size: trajectories a forward pass.
         chunk_size: states whose logits exist at a time.
+        progress: show a bar.
     """
     weight, bias = output_head(model)
     loader: DataLoader[Any] = DataLoader(
@@ -124,25 +127,33 @@ def compute_support(
     model.eval()
     try:
         with pa.OSFile(partial, "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
-            for batch in tqdm(loader, desc="support table", unit="batch", mininterval=1.0):
+            for batch in tqdm(loader, desc="support table", unit="batch", mininterval=1.0, disable=not progress):
                 hidden = state_hidden(model, {key: value.to(model.device) for key, value in batch.items()})
                 selected = [
                     rule.select(_log_probabilities(hidden[start : start + chunk_size], weight, bias), dummy_id)
                     for start in range(0, len(hidden), chunk_size)
                 ]
                 writer.write_batch(_record_batch(selected, batch["state_mask"].sum(dim=1)))
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
     finally:
         model.train(was_training)
-    os.replace(partial, path)
 
 
 def with_support(dataset: datasets.Dataset, path: str | os.PathLike[str]) -> datasets.Dataset:
     """The dataset with the columns of a support table beside its own, both memory-mapped.
 
     Raises:
-        CheckpointError: the table belongs to other data.
+        CheckpointError: the table is damaged or belongs to other data.
     """
-    table = datasets.Dataset.from_file(os.fspath(path))
+    try:
+        table = datasets.Dataset.from_file(os.fspath(path))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CheckpointError(
+            f"{path}: the support table cannot be read ({error}); delete it to compute it anew."
+        ) from error
     if len(table) != len(dataset):
         raise CheckpointError(
             f"{path}: the support table has {len(table)} rows and the data {len(dataset)}; delete it to compute it again."

@@ -39,8 +39,8 @@ class SFTConfig(TrainingArguments):
             raise ConfigError("remove_unused_columns: must stay False, the collator needs the trajectory columns.")
         if self.save_strategy == "steps" and self.logging_strategy == "steps" and self.save_steps % self.logging_steps:
             raise ConfigError(
-                f"save_steps: {self.save_steps} is not a multiple of logging_steps ({self.logging_steps}), so a resumed "
-                "run could not continue a half-averaged log line; make it one."
+                f"save_steps: {self.save_steps} is not a multiple of logging_steps ({self.logging_steps}), so a "
+                "resumed run could not continue a half-averaged log line; make it one."
             )
 
 

@@ -17,8 +17,8 @@ from qsft.objectives import TargetDistribution, Targets
 class SupervisedLoss(nn.Module):
     """Cross-entropy on agent tokens: behaviour cloning, which is Q-SFT with every weight 1.
 
-    ``forward(batch...)`` returns ``{"loss", "metrics"}``: the loss is the mean over the logged agent tokens (of the whole
-    accumulated batch when ``num_items_in_batch`` is given), metrics are ``{name: (sum, count)}``.
+    ``forward(batch...)`` returns ``{"loss", "metrics"}``: the loss is the mean over the logged agent tokens (of the
+    whole accumulated batch when ``num_items_in_batch`` is given), metrics are ``{name: (sum, count)}``.
     """
 
     accepts_loss_kwargs = True

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PrinterCallback, ProgressCallback
 
 from qsft.data.dataset import check_dummy_token, filter_top, tokenize_file
 from qsft.data.returns import ReturnRange
+from qsft.data.text_files import write_text
 from qsft.data.tokenize import TrajectoryTokenizer
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.policy_model import BEHAVIOUR_DIR, LIKELIHOOD_DIR, QSFTPolicyModel, load_causal_lm
@@ -103,8 +104,8 @@ def train(
 ) -> Path:
     """Run a method from data to a policy folder that :func:`qsft.policies.load_policy` opens.
 
-    Every stage leaves its result in ``out`` whole or not at all, with checkpoints on the way; ``resume`` goes on exactly
-    where a killed run was, with the same losses as an uninterrupted one.
+    Every stage leaves its result in ``out`` whole or not at all, with checkpoints on the way; ``resume`` goes on
+    exactly where a killed run was, with the same losses as an uninterrupted one.
 
     Args:
         settings: what to do.
@@ -339,6 +340,4 @@ def _return_range(config: QSFTConfig, dataset: datasets.Dataset, source: str) ->
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -168,8 +168,8 @@ class QSFTTrainer(SFTTrainer):
         missing = [name for name in SUPPORT_COLUMNS if name not in train_dataset.column_names]
         if missing:
             raise ConfigError(
-                f"train_dataset: column {missing[0]!r} is missing; compute the support table of the behaviour model first "
-                "(qsft.models.compute_support, with_support)."
+                f"train_dataset: column {missing[0]!r} is missing; compute the support table of the behaviour model "
+                "first (qsft.models.compute_support, with_support)."
             )
         super().__init__(model, args, train_dataset, processing_class, **kwargs)
         self.add_callback(_FollowModel(self))
