@@ -172,7 +172,7 @@ def test_wrong_paths_raise_at_once(tmp_path):
         write_trajectories(tmp_path / "f.json", GAMES)
     with pytest.raises(DataError, match=r"only \.jsonl files can be appended to"):
         append_trajectories(tmp_path / "f.parquet", GAMES)
-    with pytest.raises(DataError, match="cannot be written .No such file or directory.; make the folder"):
+    with pytest.raises(DataError, match=r"cannot be written .No such file or directory.; make the folder"):
         write_trajectories(tmp_path / "none" / "f.jsonl", GAMES)
 
 
@@ -228,6 +228,6 @@ def test_a_failed_append_leaves_the_file_as_it_was(tmp_path):
     with pytest.raises(DataError, match="trajectory 4"):
         append_trajectories(path, [*GAMES, unfinished])
     assert path.read_bytes() == LINE
-    with disk_of(4_000_000), pytest.raises(DataError, match="cannot be written .File too large."):
+    with disk_of(4_000_000), pytest.raises(DataError, match=r"cannot be written .File too large."):
         append_trajectories(path, big())
     assert path.read_bytes() == LINE

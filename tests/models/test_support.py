@@ -147,7 +147,12 @@ def test_table_and_data_stay_on_disk(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "match"),
-    [({"kind": "odd"}, "kind"), ({"threshold": 0.0}, "threshold"), ({"threshold": 1.5}, "threshold"), ({"max_tokens": 0}, "max_tokens")],
+    [
+        ({"kind": "odd"}, "kind"),
+        ({"threshold": 0.0}, "threshold"),
+        ({"threshold": 1.5}, "threshold"),
+        ({"max_tokens": 0}, "max_tokens"),
+    ],
 )
 def test_bad_rules(settings, match):
     with pytest.raises(ConfigError, match=match):

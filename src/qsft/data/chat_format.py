@@ -36,6 +36,10 @@ _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _MOST_SKELETONS = 4096
 
 
+class _Rewritten(DataError):
+    """The history does not show what the agent said."""
+
+
 @dataclass(frozen=True)
 class _Skeleton:
     """What a template writes around the marked turns: one text more than there are ``marks``."""
@@ -72,18 +76,26 @@ class ChatFormat:
         self._check_generation_blocks()
         self.after = self._contexts(codec)
 
-    def segments(self, turns: Sequence[Turn], open_end: bool) -> list[Segment]:
+    def segments(self, turns: Sequence[Turn], open_end: bool, training: bool = True) -> list[Segment]:
         """What stands between the agent's turns, and these.
 
         Args:
             turns: ends with the agent's turn, or with ``open_end`` anyhow.
             open_end: the agent is to speak next: the last segment ends with the generation prompt.
+            training: refuse a history whose replies the template rewrites; else it is one segment, as rewritten (an
+                episode must go on after a reply of a form that no training row has).
 
         Raises:
             DataError: the template refuses these turns or rewrites them.
         """
         history = turns if open_end else turns[:-1]
-        between, said = self._cut(history)
+        text = self._render([{"role": turn.role, "content": turn.text} for turn in history])
+        try:
+            between, said = self._cut(history, text)
+        except _Rewritten:
+            if training:
+                raise
+            return [Segment("start", text)]
         segments: list[Segment] = []
         for i, stretch in enumerate(between):
             segments.append(Segment("environment" if i else "start", stretch))
@@ -101,9 +113,8 @@ class ChatFormat:
         """Inverse of :meth:`split_reply`."""
         return body.removeprefix(self._lead).removesuffix(self._space if token is not None else "")
 
-    def _cut(self, history: Sequence[Turn]) -> tuple[list[str], list[str]]:
-        """The template's text for a history: what stands between the agent's turns, and what the agent said in each."""
-        text = self._render([{"role": turn.role, "content": turn.text} for turn in history])
+    def _cut(self, history: Sequence[Turn], text: str) -> tuple[list[str], list[str]]:
+        """Cuts the template's text for a history: what stands between the agent's turns, and what it said in each."""
         replies = [self._trim(turn.text) for turn in history if turn.is_agent]
         agents = [i for i, turn in enumerate(history) if turn.is_agent]
         between = self._strip(_fill(self._skeleton(tuple(turn.role for turn in history)), history))
@@ -117,7 +128,7 @@ class ChatFormat:
             between = self._strip(_parse(self._render(marked), agents, len(history)).literals)
             said, whole = self._said(text, between, replies)
         if not whole:
-            raise DataError(
+            raise _Rewritten(
                 f"the chat template rewrites what the agent said in turn {agents[len(said)] + 1} "
                 "(does it drop thoughts?); use a template that keeps it, change the data, or use format text"
             )

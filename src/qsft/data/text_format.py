@@ -40,8 +40,8 @@ class TextFormat:
         self._written = {token: text for text, token in self.end_of_turn.items() if text not in unseen}
         self._lengths = sorted({len(text) for text in self.end_of_turn}, reverse=True)
 
-    def segments(self, turns: Sequence[Turn], open_end: bool) -> list[Segment]:
-        """One segment a turn. ``open_end`` (the agent is to speak next) makes no difference here."""
+    def segments(self, turns: Sequence[Turn], open_end: bool, training: bool = True) -> list[Segment]:
+        """One segment a turn. Whether the agent is to speak next, and why this is asked, makes no difference here."""
         return [Segment("agent" if turn.is_agent else "environment", turn.text) for turn in turns]
 
     def split_reply(self, text: str) -> tuple[str, int]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from qsft.data.chat_format import ChatFormat
 from qsft.data.codec import Codec, Segment
+from qsft.data.segment_ids import SegmentIds
 from qsft.data.text_format import TextFormat
 from qsft.data.trajectory import Trajectory, Turn
 from qsft.errors import ConfigError, DataError
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FORMATS = ("auto", "chat", "text")
-# Counted in characters: games say the same few things over and over, and long texts rarely come back.
-_CACHE_CHARACTERS = 2_000_000
-_CACHE_LONGEST = 1024
 
 
 @dataclass
@@ -97,9 +95,7 @@ class TrajectoryTokenizer:
         )
         self._end_ids = set(self._format.end_of_turn.values())
         self._prefix = Segment("start", ""), np.array(self._format.prefix_ids, np.int32)
-        self._cache: dict[Segment, np.ndarray] = {}
-        self._cached_characters = 0
-        self._refused: dict[Segment, str] = {}
+        self._ids = SegmentIds(self._codec, self._format)
 
     @property
     def format(self) -> str:
@@ -142,7 +138,7 @@ class TrajectoryTokenizer:
                 does not end with an end of turn, holds one before its end, or that the tokenizer has no tokens for; a
                 last exchange longer than ``max_length``; a chat template that refuses or rewrites the history.
         """
-        self._forget()
+        self._ids.forget()
         ids: list[np.ndarray] = []
         sizes: list[int] = []
         agents: list[bool] = []
@@ -150,7 +146,7 @@ class TrajectoryTokenizer:
         rewards: list[float] = []
         counts: list[int] = []
         plans = [_located(self._plan, (trajectory,), where, i) for i, trajectory in enumerate(trajectories)]
-        self._encode(segment for _, _, segments in plans for segment in segments)
+        self._ids.encode(segment for _, _, segments in plans for segment in segments)
         for i, (turns, open_end, segments) in enumerate(plans):
             turns, pieces = _located(self._fit, (turns, open_end, segments, self.max_length, True), where, i)
             length = 0
@@ -185,14 +181,17 @@ class TrajectoryTokenizer:
             reply_tokens: room to leave below ``max_length`` for the reply. With the reply's true length the prompt of a
                 row's last agent turn is exactly what precedes that turn in training, truncation included.
 
+        A policy may say what no training row holds, and the episode goes on: of what :meth:`batch` refuses, a prompt
+        accepts replies with unknown tokens or an early end of turn, and replies that the chat template rewrites.
+
         Raises:
-            DataError: an empty history, or anything :meth:`batch` refuses.
+            DataError: an empty history, or anything else that :meth:`batch` refuses.
         """
-        self._forget()
+        self._ids.forget()
         turns = trajectory.turns
         _check_images(turns)
-        segments = self._format.segments(turns, True)
-        self._encode(segments)
+        segments = self._format.segments(turns, True, training=False)
+        self._ids.encode(segments)
         limit = None if self.max_length is None else self.max_length - reply_tokens
         _, pieces = self._fit(turns, True, segments, limit, False)
         ids = [token for _, piece in pieces for token in piece.tolist()]
@@ -270,7 +269,7 @@ class TrajectoryTokenizer:
         self, turns: Sequence[Turn], open_end: bool, segments: list[Segment], limit: int | None, training: bool
     ) -> tuple[Sequence[Turn], list[tuple[Segment, np.ndarray]]]:
         """The newest whole exchanges that fit into the limit, and their ids."""
-        pieces = self._pieces(segments)
+        pieces = self._pieces(segments, training)
         size = _size(pieces)
         if limit is not None and size > limit:
             header = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
@@ -281,9 +280,9 @@ class TrajectoryTokenizer:
             while low < high:
                 middle = (low + high) // 2
                 shorter = [*turns[:header], *turns[cuts[middle] :]]
-                segments = self._format.segments(shorter, open_end)
-                self._encode(segments)
-                pieces = self._pieces(segments)
+                segments = self._format.segments(shorter, open_end, training)
+                self._ids.encode(segments)
+                pieces = self._pieces(segments, training)
                 if _size(pieces) <= limit:
                     kept, high = (shorter, pieces), middle
                 else:
@@ -301,64 +300,9 @@ class TrajectoryTokenizer:
             )
         return turns, pieces
 
-    def _pieces(self, segments: list[Segment]) -> list[tuple[Segment, np.ndarray]]:
-        if self._refused:
-            for segment in segments:
-                if segment in self._refused:
-                    raise DataError(self._refused[segment])
-        pieces = [(segment, self._cache[segment]) for segment in segments]
+    def _pieces(self, segments: list[Segment], training: bool) -> list[tuple[Segment, np.ndarray]]:
+        pieces = self._ids.lookup(segments, training)
         return [self._prefix, *pieces] if self._format.prefix_ids else pieces
-
-    def _encode(self, segments: Iterable[Segment]) -> None:
-        """Puts the ids of all segments into the cache, or the reason why one cannot be used."""
-        missing: dict[str, dict[Segment, None]] = {"start": {}, "environment": {}, "agent": {}}
-        for segment in segments:
-            if segment not in self._cache and segment not in self._refused:
-                missing[segment.kind][segment] = None
-        for kind in ("start", "environment"):
-            new = list(missing[kind])
-            encoded = self._codec.encode(
-                [segment.text for segment in new], self._format.after[new[0].kind] if new else ""
-            )
-            for segment, ids in zip(new, encoded, strict=True):
-                self._remember(segment, ids)
-        self._encode_replies(list(missing["agent"]))
-
-    def _encode_replies(self, segments: list[Segment]) -> None:
-        split: list[tuple[Segment, str, int]] = []
-        for segment in segments:
-            try:
-                split.append((segment, *self._format.split_reply(segment.text)))
-            except DataError as error:
-                self._refused[segment] = str(error)
-        encoded = self._codec.encode([body for _, body, _ in split], self._format.after["agent"])
-        for (segment, _, end), ids in zip(split, encoded, strict=True):
-            if not self._end_ids.isdisjoint(ids):
-                early = next(text for text, token in self._format.end_of_turn.items() if token in ids)
-                self._refused[segment] = (
-                    f"the agent's text {segment.text[:40]!r} holds the end of turn {early!r} before its end; "
-                    "take it out, or give another end_of_turn"
-                )
-            elif self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in ids:
-                self._refused[segment] = (
-                    f"the tokenizer has no tokens for the agent's text {segment.text[:40]!r}; use one that has"
-                )
-            else:
-                self._remember(segment, [*ids, end])
-
-    def _remember(self, segment: Segment, ids: list[int]) -> None:
-        self._cache[segment] = np.array(ids, np.int32)
-        self._cached_characters += len(segment.text)
-
-    def _forget(self) -> None:
-        """Keeps the cache small: long texts leave it after each batch, and all of it goes when it is full."""
-        self._refused.clear()
-        if self._cached_characters > _CACHE_CHARACTERS:
-            self._cache = {segment: ids for segment, ids in self._cache.items() if len(segment.text) <= _CACHE_LONGEST}
-            self._cached_characters = sum(len(segment.text) for segment in self._cache)
-            if self._cached_characters > _CACHE_CHARACTERS // 2:
-                self._cache.clear()
-                self._cached_characters = 0
 
 
 def _located(

@@ -29,7 +29,7 @@ class Extraction:
         beta: weight of the values, in units of the scaled return; unused by ``product``.
         eta: exponent of the behaviour model in ``value``.
         support: threshold of the support relative to the likeliest token of the behaviour model (of the likelihood
-            model for ``product``); 0 for no restriction. A ratio of two tiny probabilities is noise: ``value`` wants one.
+            model for ``product``); 0 for none. Without one, ``value`` plays ratios of tiny probabilities: noise.
     """
 
     kind: Kind = "product"
@@ -53,36 +53,39 @@ class Extraction:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def policy_logits(self, likelihood_logits: Tensor, behaviour_logits: Tensor | None, dummy_id: int) -> Tensor:
+    def policy_logits(self, likelihood_logits: Tensor, behaviour_logits: Tensor | None, dummy_id: int | None) -> Tensor:
         """Unnormalised log-probabilities of the policy.
 
         Args:
             likelihood_logits: ``[..., V]``.
             behaviour_logits: ``[..., V]``; ``None`` for ``product``.
-            dummy_id: never drawn.
+            dummy_id: never drawn; ``None`` for a model without one (supervised fine-tuning).
 
         Returns:
             ``[..., V]`` float32.
         """
         likelihood = torch.log_softmax(likelihood_logits.float(), dim=-1)
         if self.kind == "product":
-            prior = scores = _without(likelihood, dummy_id)
+            prior = scores = likelihood
         else:
             if behaviour_logits is None:
                 raise ConfigError(f"extraction {self.kind!r} needs the behaviour model's logits.")
-            behaviour = torch.log_softmax(behaviour_logits.float(), dim=-1)
-            prior = _without(behaviour, dummy_id)
+            prior = torch.log_softmax(behaviour_logits.float(), dim=-1)
             if self.kind == "value":
-                ratio = (likelihood - behaviour).clamp_max(0.0).exp()
+                ratio = (likelihood - prior).clamp_max(0.0).exp()
                 scores = self.eta * prior + self.beta * ratio
             else:
                 scores = prior + self.beta * likelihood.exp()
+        scores = _without(scores, dummy_id)
         if self.support > 0:
-            scores = scores.masked_fill(~SupportRule(threshold=self.support).mask(prior), -torch.inf)
+            plausible = SupportRule(threshold=self.support).mask(_without(prior, dummy_id))
+            scores = scores.masked_fill(~plausible, -torch.inf)
         return scores
 
 
-def _without(logps: Tensor, token: int) -> Tensor:
+def _without(logps: Tensor, token: int | None) -> Tensor:
+    if token is None:
+        return logps
     masked = logps.clone()
     masked[..., token] = -torch.inf
     return masked

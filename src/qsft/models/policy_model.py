@@ -257,8 +257,8 @@ def load_causal_lm(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedMod
     wrong = sorted(report["missing_keys"]) or [key for key, *_ in report["mismatched_keys"]]
     if wrong:
         raise CheckpointError(
-            f"{path}: the weights do not fit the architecture in config.json ({len(wrong)} parameters, first {wrong[0]!r}); use "
-            " the config that the checkpoint was saved with."
+            f"{path}: {len(wrong)} weights do not fit the architecture in config.json, the first is {wrong[0]!r}; "
+            "use the config that the checkpoint was saved with."
         )
     return model
 

@@ -103,7 +103,7 @@ def compute_support(
     """Write the support table of a dataset to an Arrow file, one row a trajectory.
 
     Columns: ``support_counts`` (tokens in each state's support), ``support_ids`` and ``support_logps`` (of all
-    states, one after the other). The file appears whole or not at all, and is as long as the data: it is never held in memory.
+    states, one after the other). The file appears whole or not at all; it is never held in memory.
 
     Args:
         model: the behaviour model; put in evaluation mode for the pass and back.
@@ -156,7 +156,7 @@ def with_support(dataset: datasets.Dataset, path: str | os.PathLike[str]) -> dat
         ) from error
     if len(table) != len(dataset):
         raise CheckpointError(
-            f"{path}: the support table has {len(table)} rows and the data {len(dataset)}; delete it to compute it again."
+            f"{path}: the support table has {len(table)} rows and the data {len(dataset)}; delete the table."
         )
     return datasets.concatenate_datasets([dataset, table], axis=1)
 

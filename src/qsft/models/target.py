@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,17 +14,23 @@ from qsft.models.states import output_head, state_hidden
 
 
 class TargetNetwork(nn.Module):
-    """``theta_bar <- (1 - rate) theta_bar + rate theta`` after every step, as a frozen copy of the whole model."""
+    """``theta_bar <- (1 - rate) theta_bar + rate theta`` after every step, as a frozen copy of the whole model.
+
+    The copy of a half-precision model is float32: there, a step of half a per cent would be lost to rounding.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.copy = copy.deepcopy(model)
+        self.copy = copy.deepcopy(model).eval()
+        if any(p.dtype in (torch.float16, torch.bfloat16) for p in self.copy.parameters()):
+            self.copy.float()
         self.copy.requires_grad_(False)
 
     def train(self, mode: bool = True) -> TargetNetwork:
         # a target with dropout would be a random one
         return super().train(False)
 
+    @torch.no_grad()
     def hidden(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
         """Hidden states ``[N, H]`` of the batch's states under the target; ``model`` is the one in training."""
         return state_hidden(self.copy, batch)
@@ -38,7 +46,7 @@ class TargetNetwork(nn.Module):
     def update(self, model: nn.Module, rate: float) -> None:
         """Move every parameter the share ``rate`` of the way to the model's."""
         ours, theirs = self.pairs(model)
-        torch._foreach_lerp_(ours, theirs, rate)
+        torch._foreach_lerp_(ours, [p.to(mine.dtype) for mine, p in zip(ours, theirs, strict=True)], rate)
 
     @torch.no_grad()
     def distance(self, model: nn.Module) -> float:
@@ -77,18 +85,28 @@ class AdapterTarget(TargetNetwork):
         ours = {name: p for name, p in named.items() if f".{self.NAME}." in name or name.endswith(f".{self.NAME}")}
         return list(ours.values()), [named[name.replace(f".{self.NAME}", f".{self.trained}")] for name in ours]
 
+    @torch.no_grad()
     def hidden(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        was_training = model.training
+        modes = [(module, module.training) for module in model.modules()]
         model.eval()
-        model.set_adapter(self.NAME)  # type: ignore[operator]
         try:
-            return state_hidden(model, batch)
+            with self._active(model):
+                return state_hidden(model, batch)
         finally:
-            model.set_adapter(self.trained)  # type: ignore[operator]
-            model.train(was_training)
+            for module, mode in modes:
+                module.training = mode
 
     def head(self, model: nn.Module) -> tuple[Tensor, Tensor | None]:
-        return output_head(model)
+        with self._active(model):  # a head in modules_to_save has a target of its own
+            return output_head(model)
+
+    @contextmanager
+    def _active(self, model: Any) -> Iterator[None]:
+        model.set_adapter(self.NAME)
+        try:
+            yield
+        finally:
+            model.set_adapter(self.trained)
 
 
 def make_target(model: nn.Module) -> TargetNetwork:
