@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qsft.data.batch import NO_ACTION, TrajectoryCollator
-from qsft.objectives import bellman_targets, max_value, mixed_targets, monte_carlo_targets, q_ratios, soft_value
+from qsft.objectives import bellman_targets, max_value, monte_carlo_targets, q_ratios, soft_value
 
 
 def test_values_by_hand():
@@ -60,8 +60,13 @@ rows_strategy = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=rows_strategy, seed=st.integers(0, 10_000), per=st.sampled_from(["turn", "token"]))
-def test_targets_against_a_loop(rows, seed, per):
+@given(
+    rows=rows_strategy,
+    seed=st.integers(0, 10_000),
+    per=st.sampled_from(["turn", "token"]),
+    trace=st.sampled_from([0.0, 0.6, 1.0]),
+)
+def test_targets_against_a_loop(rows, seed, per, trace):
     rng = np.random.default_rng(seed)
     low, high, gamma = -3.0, 2.0, 0.9
     made = []
@@ -87,40 +92,59 @@ def test_targets_against_a_loop(rows, seed, per):
         (low, high),
         gamma,
         per,
+        trace,
     )
-    returns = monte_carlo_targets(batch["returns_to_go"], batch["actions"] != NO_ACTION, (low, high))
-    mixed = mixed_targets(targets, returns, 0.25)
     for i, (turns, terminated, trailing) in enumerate(rows):
-        n = 0
-        total = sum(turns)
         g = 0.0
-        for turn, length in enumerate(turns):
-            for k in range(length):
-                last = k == length - 1
-                reward = made[i]["turn_rewards"][turn] if last else 0.0
-                discount = gamma if (last or per == "token") else 1.0
-                if n == total - 1 and terminated:
-                    raw, valid = reward, True
-                elif n == total - 1 and not trailing:
-                    raw, valid = 0.0, False
-                else:
-                    raw, valid = reward + discount * (low + float(values[i, n + 1]) * (high - low)), True
-                assert bool(targets.valid[i, n]) == valid
-                if valid:
-                    w = (raw - low) / (high - low)
-                    assert float(targets.weights[i, n]) == pytest.approx(min(max(w, 0), 1), abs=1e-5)
-                    assert bool(targets.clipped[i, n]) == (w < -1e-6 or w > 1 + 1e-6)
-                    blend = 0.75 * targets.weights[i, n] + 0.25 * returns.weights[i, n]
-                    assert float(mixed.weights[i, n]) == pytest.approx(float(blend), abs=1e-6)
-                n += 1
-        assert not targets.valid[i, n:].any()
-        # returns-to-go, from the back
-        rewards = [
+        total = sum(turns)
+        steps = [
             (made[i]["turn_rewards"][turn] if k == length - 1 else 0.0, k == length - 1)
             for turn, length in enumerate(turns)
             for k in range(length)
         ]
+        weight_after = None
         for n in range(total - 1, -1, -1):
-            reward, last = rewards[n]
+            reward, last = steps[n]
+            discount = gamma if (last or per == "token") else 1.0
+            if n == total - 1 and terminated:
+                raw, valid = reward, True
+            elif n == total - 1 and not trailing:
+                raw, valid = 0.0, False
+            else:
+                following = float(values[i, n + 1])
+                if weight_after is not None:
+                    following = (1 - trace) * following + trace * weight_after
+                raw, valid = reward + discount * (low + following * (high - low)), True
+            assert bool(targets.valid[i, n]) == valid
+            weight_after = None
+            if valid:
+                w = (raw - low) / (high - low)
+                weight_after = min(max(w, 0.0), 1.0)
+                assert float(targets.weights[i, n]) == pytest.approx(weight_after, abs=1e-5)
+                if min(abs(w), abs(w - 1)) > 1e-4:
+                    assert bool(targets.clipped[i, n]) == (w < 0 or w > 1)
+        n = total
+        assert not targets.valid[i, n:].any()
+        # returns-to-go, from the back
+        for n in range(total - 1, -1, -1):
+            reward, last = steps[n]
             g = reward + (gamma if (last or per == "token") else 1.0) * g
             assert float(batch["returns_to_go"][i, n]) == pytest.approx(g, abs=1e-5)
+
+
+def test_a_full_trace_is_the_monte_carlo_return():
+    rng = np.random.default_rng(0)
+    row = dict(
+        input_ids=list(range(1, 12)),
+        agent_mask=[0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1],
+        turn_end=[0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1],
+        turn_rewards=[-1.0, 0.5, -0.25],
+        terminated=True,
+    )
+    batch = TrajectoryCollator(0, 0.9)([row])
+    acted = batch["actions"] != NO_ACTION
+    values = torch.tensor(rng.random(batch["actions"].shape), dtype=torch.float32)
+    state = (batch["turn_end"], batch["terminal"], batch["state_mask"])
+    full = bellman_targets(values, batch["rewards"], acted, *state, (-3.0, 3.0), 0.9, trace=1.0)
+    returns = monte_carlo_targets(batch["returns_to_go"], acted, (-3.0, 3.0))
+    torch.testing.assert_close(full.weights, returns.weights)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -33,7 +34,7 @@ class QSFTPolicyConfig(PreTrainedConfig):
         likelihood: config of the likelihood model.
         behaviour: config of the behaviour model.
         extraction: arguments of :class:`~qsft.models.extraction.Extraction`.
-        dummy_token_id: the token that is never an action.
+        dummy_token_id: the token that is never an action; ``None`` where there is none (supervised fine-tuning).
         return_range: ``(low, high)``: a ratio ``V`` stands for the value ``low + V (high - low)``.
         sampling_temperature: how :class:`~qsft.policies.model.ModelPolicy` draws; 0 for greedy.
     """
@@ -46,7 +47,7 @@ class QSFTPolicyConfig(PreTrainedConfig):
         likelihood: dict[str, Any] | None = None,
         behaviour: dict[str, Any] | None = None,
         extraction: dict[str, Any] | None = None,
-        dummy_token_id: int = 0,
+        dummy_token_id: int | None = None,
         return_range: tuple[float, float] = (0.0, 1.0),
         sampling_temperature: float = 1.0,
         **kwargs: Any,
@@ -110,7 +111,7 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
         likelihood: PreTrainedModel,
         behaviour: PreTrainedModel | None,
         *,
-        dummy_token_id: int,
+        dummy_token_id: int | None,
         extraction: Extraction | None = None,
         return_range: tuple[float, float] = (0.0, 1.0),
     ) -> QSFTPolicyModel:
@@ -178,6 +179,8 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
         """
         if self.behaviour is None:
             raise ConfigError("Q-values need the behaviour model; load the policy with with_behaviour=True.")
+        if position_ids is None and attention_mask is not None:  # padding on the left shifts positions
+            position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         with torch.no_grad():
             likelihood = self.likelihood(**inputs, use_cache=False).logits
@@ -231,6 +234,7 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
             CheckpointError: not such a folder, or the two models do not fit each other.
         """
         root = Path(path)
+        kwargs.pop("config", None)  # AutoModelForCausalLM has read it already; so do we
         config = _read_config(root)
         if extraction is not None:
             config.extraction = extraction.to_dict()
@@ -248,10 +252,12 @@ AutoModelForCausalLM.register(QSFTPolicyConfig, QSFTPolicyModel)
 
 def load_causal_lm(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
     """``AutoModelForCausalLM.from_pretrained`` with a one-line error that says what is wrong with the checkpoint."""
+    if isinstance(path, Path) and not path.is_dir():  # else transformers would look for it on the hub
+        raise CheckpointError(f"{path}: the folder is missing; give the whole folder of a finished run.")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
         model, report = loaded
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: cannot be loaded as a causal language model: {reason}") from error
     wrong = sorted(report["missing_keys"]) or [key for key, *_ in report["mismatched_keys"]]
@@ -266,13 +272,21 @@ def load_causal_lm(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedMod
 def _read_config(root: Path) -> QSFTPolicyConfig:
     if not (root / "config.json").is_file():
         raise CheckpointError(f"{root}: no config.json; give the folder of a finished `qsft train qsft` run.")
-    values, _ = QSFTPolicyConfig.get_config_dict(root)
+    try:
+        values, _ = QSFTPolicyConfig.get_config_dict(root)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{root / 'config.json'}: cannot be read: {str(error).splitlines()[0]}") from error
     if values.get("model_type") != QSFTPolicyConfig.model_type:
         raise CheckpointError(
             f"{root}: config.json holds a {values.get('model_type')!r} model, not a Q-SFT policy; "
             "give the folder of a finished `qsft train qsft` run."
         )
-    return QSFTPolicyConfig.from_dict(values)
+    config = QSFTPolicyConfig.from_dict(values)
+    try:
+        Extraction(**config.extraction)
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"{root / 'config.json'}: extraction: {str(error).split('__init__() ')[-1]}") from error
+    return config
 
 
 def _check_vocabularies(likelihood: PreTrainedModel, behaviour: PreTrainedModel | None) -> None:

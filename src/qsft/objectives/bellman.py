@@ -88,13 +88,18 @@ def bellman_targets(
     return_range: tuple[float, float],
     gamma: float = 1.0,
     gamma_per: str = "turn",
+    trace: float = 0.0,
 ) -> Targets:
-    """One-step targets ``w_t = (r_t + gamma v(s_{t+1}) - low) / (high - low)``, clipped to [0, 1].
+    """One-step targets ``w_t = (r_t + gamma v(s_{t+1}) - low) / (high - low)``, clipped to [0, 1], or their traces.
 
     ``v = low + V (high - low)`` is the value in reward units. Inside a turn there is neither reward nor discount
     (``w_t = V(s_{t+1})``); the last token of a terminated trajectory has no next value (``w_t = (r_t - low) / (high -
     low)``); the last token of a truncated trajectory is bootstrapped from the state after its last observation where
     the data has one, and has no target otherwise.
+
+    With a trace ``lambda``, ``V(s_{t+1})`` becomes ``(1 - lambda) V(s_{t+1}) + lambda w_{t+1}`` (Peng's Q(lambda)): 0 is
+    the one-step target, 1 the Monte-Carlo return. A reward reaches the first token of an episode of n tokens in n
+    updates of the target network without a trace, and at once with one.
 
     Args:
         values: ``[B, S]`` scaled values ``V(s)`` of the target network.
@@ -106,16 +111,30 @@ def bellman_targets(
         return_range: ``(low, high)``, bounds on every return-to-go.
         gamma: discount.
         gamma_per: ``"turn"`` or ``"token"``: what one application of ``gamma`` stands for.
+        trace: lambda in [0, 1].
     """
     low, high = return_range
-    following = torch.zeros_like(values)
-    following[:, :-1] = values[:, 1:]
     has_next = torch.zeros_like(state_mask)
     has_next[:, :-1] = state_mask[:, 1:]
-    next_value = low + following * (high - low)
+    valid = has_action & (terminal | has_next)
     discount = torch.where(turn_end, gamma, 1.0) if gamma_per == "turn" else torch.full_like(values, gamma)
-    target = rewards + torch.where(terminal, torch.zeros_like(values), discount * next_value)
-    return _clip((target - low) / (high - low), has_action & (terminal | has_next))
+    discount = discount.masked_fill(terminal, 0.0)
+
+    def weight(following: Tensor, at: int | slice) -> Tensor:
+        return (rewards[:, at] + discount[:, at] * (low + following * (high - low)) - low) / (high - low)
+
+    if trace == 0.0:
+        following = torch.zeros_like(values)
+        following[:, :-1] = values[:, 1:]
+        return _clip(weight(following, slice(None)), valid)
+    weights = torch.zeros_like(values)
+    following = torch.zeros_like(values[:, 0])
+    for t in range(values.shape[1] - 1, -1, -1):
+        weights[:, t] = weight(following, t)
+        target = weights[:, t].clamp(0.0, 1.0)
+        # a state without a target of its own passes on its value
+        following = values[:, t] + trace * torch.where(valid[:, t], target - values[:, t], 0.0)
+    return _clip(weights, valid)
 
 
 def monte_carlo_targets(returns_to_go: Tensor, has_action: Tensor, return_range: tuple[float, float]) -> Targets:
@@ -128,13 +147,3 @@ def monte_carlo_targets(returns_to_go: Tensor, has_action: Tensor, return_range:
     """
     low, high = return_range
     return _clip((returns_to_go - low) / (high - low), has_action)
-
-
-def mixed_targets(bellman: Targets, monte_carlo: Targets, share: float) -> Targets:
-    """``(1 - share)`` of the Bellman target plus ``share`` of the Monte-Carlo return, where the former is defined."""
-    weights = (1 - share) * bellman.weights + share * monte_carlo.weights
-    return Targets(
-        weights.masked_fill(~bellman.valid, 0.0),
-        bellman.valid,
-        bellman.clipped | (monte_carlo.clipped & bellman.valid),
-    )

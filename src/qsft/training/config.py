@@ -56,7 +56,7 @@ class QSFTConfig(SFTConfig):
         backup: value of the next state: ``"soft"`` (KL-regularised), ``"max"`` (the paper's) or ``"monte-carlo"`` (no
             backup: the weight is the return-to-go).
         backup_beta: inverse temperature of the soft backup, in units of the scaled return.
-        monte_carlo_share: mixes that share of the return-to-go into the Bellman target.
+        trace: lambda of the targets: 0 bootstraps from the next token, 1 is the Monte-Carlo return, between them they mix.
         monte_carlo_first: share of the steps, at the beginning, whose weight is the return-to-go alone.
         gamma: discount.
         gamma_per: ``"turn"`` or ``"token"``.
@@ -71,7 +71,7 @@ class QSFTConfig(SFTConfig):
     form: Literal["anchored", "dummy", "uniform"] = "anchored"
     backup: Literal["soft", "max", "monte-carlo"] = "soft"
     backup_beta: float = 15.0
-    monte_carlo_share: float = 0.0
+    trace: float = 0.0
     monte_carlo_first: float = 0.0
     gamma: float = 1.0
     gamma_per: Literal["turn", "token"] = "turn"
@@ -89,7 +89,7 @@ class QSFTConfig(SFTConfig):
         _one_of("backup", self.backup, ("soft", "max", "monte-carlo"))
         _one_of("gamma_per", self.gamma_per, ("turn", "token"))
         _within("gamma", self.gamma, 0.0, 1.0)
-        _within("monte_carlo_share", self.monte_carlo_share, 0.0, 1.0)
+        _within("trace", self.trace, 0.0, 1.0)
         _within("monte_carlo_first", self.monte_carlo_first, 0.0, 1.0)
         _within("target_rate", self.target_rate, 0.0, 1.0)
         if self.backup_beta <= 0:

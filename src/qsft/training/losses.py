@@ -58,7 +58,7 @@ class QLossSettings:
     form: str
     backup: str
     backup_beta: float
-    monte_carlo_share: float
+    trace: float
     gamma: float
     gamma_per: str
     return_range: tuple[float, float]
@@ -151,10 +151,9 @@ class QLoss(SupervisedLoss):
         """Weights of the logged tokens, ``[B, S]``."""
         settings = self.settings
         acted = has_action(batch)
-        returns = objectives.monte_carlo_targets(batch["returns_to_go"], acted, settings.return_range)
         if settings.backup == "monte-carlo" or self.monte_carlo_only:
-            return returns
-        bellman = objectives.bellman_targets(
+            return objectives.monte_carlo_targets(batch["returns_to_go"], acted, settings.return_range)
+        return objectives.bellman_targets(
             values,
             batch["rewards"],
             acted,
@@ -164,10 +163,8 @@ class QLoss(SupervisedLoss):
             settings.return_range,
             settings.gamma,
             settings.gamma_per,
+            settings.trace,
         )
-        if settings.monte_carlo_share > 0:
-            return objectives.mixed_targets(bellman, returns, settings.monte_carlo_share)
-        return bellman
 
     def _scaled(self, value: Tensor) -> Tensor:
         low, high = self.settings.return_range

@@ -184,7 +184,7 @@ class QSFTTrainer(SFTTrainer):
             form=args.form,
             backup=args.backup,
             backup_beta=args.backup_beta,
-            monte_carlo_share=args.monte_carlo_share,
+            trace=args.trace,
             gamma=args.gamma,
             gamma_per=args.gamma_per,
             return_range=(args.return_low, args.return_high),
