@@ -123,6 +123,7 @@ def _decoding(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--eta", type=float)
     group.add_argument("--support", type=float)
     group.add_argument("--temperature", type=float, help="0 plays greedily")
+    group.add_argument("--beams", type=_positive, default=1, help="beam search; needs --temperature 0")
 
 
 def _collect(arguments: argparse.Namespace) -> None:
@@ -213,6 +214,7 @@ def _policy(arguments: argparse.Namespace, options: dict[str, Any], with_behavio
             arguments.policy,
             extraction=_extraction(arguments),
             temperature=arguments.temperature,
+            beams=arguments.beams,
             with_behaviour=with_behaviour,
             seed=arguments.seed,
         )

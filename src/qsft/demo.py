@@ -34,7 +34,7 @@ from qsft.evaluation import (
 )
 from qsft.policies.load import load_policy
 from qsft.policies.model import ModelPolicy
-from qsft.study import Study, collect_data, extraction, history_before_each_turn, run_study, slug
+from qsft.study import Study, collect_data, history_before_each_turn, run_study, slug, with_setting
 
 SHOWN_GAMES = 6
 CALIBRATION_EPISODES = 500
@@ -78,7 +78,7 @@ def make_report(study: Study, out: Path, rows: Sequence[Any], seed: int) -> Repo
     folder = out / f"seed-{seed}" / slug("Q-SFT")
     chosen = qsft.extra["decoding"]
     policy = load_policy(folder, with_behaviour=True)
-    policy = policy.with_decoding(extraction(chosen), float(chosen.get("temperature", 1.0)))
+    policy = with_setting(policy, chosen)
     played = play_test_games(study, policy, seed)
     return Report(
         title="Q-SFT on Wordle",

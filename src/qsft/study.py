@@ -255,7 +255,7 @@ def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress:
     policy = load_policy(folder, with_behaviour=needs_behaviour)
 
     def decoded(setting: Mapping[str, Any]) -> ModelPolicy:
-        return policy.with_decoding(extraction(setting), float(setting.get("temperature", 1.0)), name=run.name)
+        return with_setting(policy, setting, run.name)
 
     return select_and_evaluate(
         decoded,
@@ -270,8 +270,14 @@ def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress:
 
 def extraction(setting: Mapping[str, Any]) -> Extraction:
     """The extraction of a decoding setting such as ``{extraction: value, beta: 64, support: .1, temperature: 0}``."""
-    values = {name: value for name, value in setting.items() if name not in ("temperature", "extraction")}
+    values = {name: value for name, value in setting.items() if name not in ("temperature", "extraction", "beams")}
     return Extraction(setting.get("extraction", "product"), **values)
+
+
+def with_setting(policy: ModelPolicy, setting: Mapping[str, Any], name: str | None = None) -> ModelPolicy:
+    """The policy with one setting of a decoding grid: an extraction, ``temperature``, ``beams``."""
+    temperature, beams = float(setting.get("temperature", 1.0)), int(setting.get("beams", 1))
+    return policy.with_decoding(extraction(setting), temperature, beams, name)
 
 
 def history_before_each_turn(trajectory: Trajectory) -> list[Trajectory]:

@@ -156,7 +156,10 @@ def test_prompts_are_what_precedes_each_turn_in_training(name, data):
     turns = [i for i, turn in enumerate(trajectory.turns) if turn.is_agent]
     for previous, turn in zip(ends, turns, strict=False):
         start = row["agent_mask"].index(1, previous)
-        assert tokenized(name).prompt(Trajectory(trajectory.turns[:turn])) == row["input_ids"][:start]
+        history = Trajectory(trajectory.turns[:turn])
+        assert tokenized(name).prompt(history) == row["input_ids"][:start]
+        end = row["turn_end"].index(1, start) + 1
+        assert tokenized(name).reply(history, trajectory.turns[turn].text) == row["input_ids"][start:end]
 
 
 @pytest.mark.parametrize("name", ["text", "chatml", "llama3", "keeping"])

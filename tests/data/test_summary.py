@@ -60,6 +60,7 @@ def test_tokens(path):
     assert summary.tokens == sum(len(row["input_ids"]) for row in rows) + len(tokenized.tokenizer.encode("éf\n"))
     assert summary.agent_tokens == 2 * 5
     assert summary.longest == len(rows[1]["input_ids"])
+    assert summarise(path, byte_bpe()) == summary
 
 
 def test_the_tokenizer_finds_what_rows_alone_do_not_show(path):

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 import qsft.data.segment_ids as segment_ids
 from qsft.data import Trajectory, TrajectoryTokenizer, Turn
+from qsft.data.codec import Codec
 from qsft.errors import ConfigError, DataError
 from tests.data.families import byte_bpe, chat, episode, sentence_piece
 
@@ -352,3 +353,13 @@ def test_a_full_cache_changes_nothing(tokenizer, monkeypatch):
     assert [tokenized(game) for game in games] == wanted
     tokenized(GAME)
     assert tokenized._ids._size < 500
+
+
+def test_a_text_that_would_merge_with_what_it_follows_is_encoded_alone():
+    merging = Tokenizer(models.BPE({text: i for i, text in enumerate(["x", "y", "z", "xy"])}, [("x", "y")]))
+    merging.decoder = decoders.Fuse()
+    codec = Codec(PreTrainedTokenizerFast(tokenizer_object=merging))
+    assert codec.encode(["y", "z", ""], after="x") == [[1], [2], []]
+    assert codec.encode([], after="x") == []
+    assert (codec.single("y", after="x"), codec.single("yz"), codec.single("")) == (1, None, None)
+    assert codec.decode([1, 2], after="x") == "yz"

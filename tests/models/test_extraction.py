@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.models import naive
 
 from qsft.errors import ConfigError
 from qsft.models import Extraction
+from tests.models import naive
 
 EXTRACTIONS = [
     Extraction("product"),

@@ -6,12 +6,12 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.models import naive, tiny
-from tests.models.test_extraction import EXTRACTIONS
 from transformers import AutoModelForCausalLM
 
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models import Extraction, QSFTPolicyModel, load_causal_lm
+from tests.models import naive, tiny
+from tests.models.test_extraction import EXTRACTIONS
 
 DUMMY, EOS, PAD = 0, 3, 0
 KINDS = ["gpt2", "llama", "qwen3"]

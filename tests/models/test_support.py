@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tests.models import tiny
 
 from qsft.data import TrajectoryCollator
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models import SupportRule, compute_support, with_support
 from qsft.models.support import SUPPORT_COLUMNS
+from tests.models import tiny
 
 DUMMY = 0
 RULES = [
@@ -118,7 +118,7 @@ def test_a_table_of_other_data_is_refused(tmp_path):
     model = tiny.make("llama")
     data = tiny.dataset(tmp_path, tiny.trajectories(5))
     compute_support(model, data, SupportRule(), tmp_path / "s.arrow", pad_token_id=0, dummy_id=0)
-    with pytest.raises(CheckpointError, match="5 rows and the data 4; delete it") as raised:
+    with pytest.raises(CheckpointError, match="5 rows and the data 4; delete") as raised:
         with_support(data.select(range(4)), tmp_path / "s.arrow")
     assert "\n" not in str(raised.value)
 

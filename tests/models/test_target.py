@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tests.models import tiny
 
 from qsft.data import TrajectoryCollator
 from qsft.models import AdapterTarget, TargetNetwork, make_target, output_head, state_hidden
+from tests.models import tiny
 
 
 @pytest.fixture

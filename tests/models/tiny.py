@@ -15,7 +15,8 @@ from qsft.models.scratch import model_from_config, word_level_tokenizer
 
 LETTERS = list("abcdefgh")
 SIZES: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64},
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    | dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
     "llama": {
         "hidden_size": 16,
         "intermediate_size": 24,

@@ -20,6 +20,8 @@ from qsft.data.rows import trajectory_from_row
 from qsft.data.trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from qsft.data.tokenize import TrajectoryTokenizer
 
 _BINS = 10
@@ -69,18 +71,25 @@ class Summary:
         return {**asdict(self), "histogram": [list(bin) for bin in self.histogram]}
 
 
-def summarise(path: PathLike, tokenizer: TrajectoryTokenizer | None = None) -> Summary:
+def summarise(path: PathLike, tokenizer: TrajectoryTokenizer | PreTrainedTokenizerBase | None = None) -> Summary:
     """Check every row of a file, and count.
 
     Memory: 12 bytes an episode (its return and its turns); everything else streams.
 
     Args:
         path: see :class:`qsft.data.files.RowFile`.
-        tokenizer: also tokenises every row, which finds what only the tokenizer can, and counts tokens.
+        tokenizer: also tokenises every row, which finds what only a tokenizer can, and counts tokens. A Hugging Face
+            tokenizer is used as :class:`TrajectoryTokenizer` uses it by default.
 
     Raises:
         DataError: at the first row that training could not use.
+        ConfigError: a tokenizer without a usable end of turn.
     """
+    if tokenizer is not None:
+        from qsft.data.tokenize import TrajectoryTokenizer  # Brings in transformers, which counting rows does not need.
+
+        if not isinstance(tokenizer, TrajectoryTokenizer):
+            tokenizer = TrajectoryTokenizer(tokenizer)
     file = RowFile(path)
     returns = array("d")
     agent_turns = array("i")

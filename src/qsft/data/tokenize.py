@@ -14,7 +14,7 @@ from qsft.data.chat_format import ChatFormat
 from qsft.data.codec import Codec, Segment
 from qsft.data.segment_ids import SegmentIds
 from qsft.data.text_format import TextFormat
-from qsft.data.trajectory import Trajectory, Turn
+from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -198,6 +198,19 @@ class TrajectoryTokenizer:
         if not ids:
             raise DataError("the history is empty; begin with an environment turn, or use a tokenizer with a bos token")
         return ids
+
+    def reply(self, trajectory: Trajectory, text: str) -> list[int]:
+        """The ids of a candidate reply to a history, its end of turn included.
+
+        Behind the :meth:`prompt` of the same history they are what training would hold.
+
+        Raises:
+            DataError: a reply, or a history, that training would refuse.
+        """
+        self._ids.forget()
+        said = self._format.segments([*trajectory.turns, Turn(AGENT_ROLE, text)], open_end=False)[-1]
+        self._ids.encode([said])
+        return self._ids.lookup([said], training=True)[0][1].tolist()
 
     def action_text(self, generated_ids: Iterable[int]) -> str:
         """The text of the agent's turn that a model generated after a prompt; what to put into a :class:`Turn`.

@@ -83,8 +83,11 @@ class Environment(gymnasium.Env):
         if not isinstance(action, str):
             raise EpisodeError(f"{self.name}: an action is a str, got {type(action).__name__}")
 
-    def symbols(self) -> list[str]:
+    def symbols(self, whole_actions: bool = False) -> list[str]:
         """All symbols of the texts, from which a word-level tokenizer can be built.
+
+        Args:
+            whole_actions: every action the agent can take is one symbol, instead of being spelt.
 
         Raises:
             ConfigError: the environment has no closed set of them.

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: name -> "module:Class". A benchmark plugs in with one line here.
 ENVIRONMENTS: dict[str, str] = {
     "wordle": "qsft.envs.wordle.env:Wordle",
+    "chess": "qsft.envs.chess.env:Chess",
+    "endgames": "qsft.envs.chess.endgames:Endgames",
+    "twenty-questions": "qsft.envs.twenty_questions.env:TwentyQuestions",
 }
 
 
@@ -43,9 +46,9 @@ def scripted_policies(name: str) -> list[str]:
     return sorted(environment_class(name).policies)
 
 
-def symbols(name: str, **options: Any) -> list[str]:
+def symbols(name: str, whole_actions: bool = False, **options: Any) -> list[str]:
     """All symbols of the texts of ``make(name, **options)``; see :meth:`Environment.symbols`."""
-    return make(name, **options).symbols()
+    return make(name, **options).symbols(whole_actions)
 
 
 def make_policy(

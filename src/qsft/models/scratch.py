@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,15 @@ PAD, BOS, UNKNOWN = "<pad>", "<bos>", "<unk>"
 def word_level_tokenizer(symbols: Sequence[str]) -> PreTrainedTokenizerFast:
     """A tokenizer with one token a symbol; symbols stand between spaces, and a newline is a symbol of its own.
 
-    Text made of the symbols survives encoding and decoding exactly, as long as its symbols are separated by single
-    spaces with none beside a newline.
+    A symbol may hold spaces itself (``"c r a n e"``, a whole action as one token). Text made of the symbols survives
+    encoding and decoding exactly, as long as they are separated by single spaces with none beside a newline.
     """
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys([PAD, BOS, UNKNOWN, "\n", *symbols]))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
-        [pre_tokenizers.Split(Regex("\n"), "isolated"), pre_tokenizers.Split(Regex(" +"), "removed")]
-    )
+    phrases = sorted((re.escape(symbol) for symbol in vocabulary if " " in symbol), key=len, reverse=True)
+    pattern = "|".join([*phrases, "\n", "[^ \n]+"])
+    # what matches is a token, what does not (single spaces) goes
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)  # type: ignore[assignment]
     tokenizer.decoder = decoders.Sequence(  # type: ignore[assignment]
         [
             decoders.WordPiece(prefix="##", cleanup=False),

@@ -21,6 +21,7 @@ def load_policy(
     *,
     extraction: Extraction | None = None,
     temperature: float | None = None,
+    beams: int = 1,
     with_behaviour: bool = False,
     seed: int = 0,
     **kwargs: Any,
@@ -32,6 +33,7 @@ def load_policy(
         extraction: how tokens are drawn, instead of the run's; for supervised methods only ``product`` (the model
             itself) makes sense.
         temperature: of sampling, 0 for greedy; ``None``: the run's (1 unless changed).
+        beams: above 1, beam search (needs temperature 0).
         with_behaviour: load the behaviour model too, for Q-values.
         seed: of the sampling.
         kwargs: passed to ``from_pretrained`` (``dtype``, ``device_map``, ...).
@@ -54,7 +56,7 @@ def load_policy(
     trajectories = TrajectoryTokenizer.from_dict(tokenizer, record["trajectories"])
     if temperature is None:
         temperature = float(model.config.sampling_temperature)
-    return ModelPolicy(model, trajectories, method, temperature, int(record["reply_tokens"]), seed)
+    return ModelPolicy(model, trajectories, method, temperature, int(record["reply_tokens"]), beams, seed)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

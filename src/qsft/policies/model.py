@@ -66,6 +66,8 @@ class ModelPolicy:
         name: of the policy, for tables.
         temperature: of sampling; 0 plays greedily.
         max_new_tokens: longest reply in tokens.
+        beams: above 1, the likeliest whole reply of a beam search instead of the likeliest next token; needs
+            temperature 0. A reply of many tokens has a likeliest first token that no good reply starts with.
         seed: of the sampling.
     """
 
@@ -76,24 +78,30 @@ class ModelPolicy:
         name: str,
         temperature: float = 1.0,
         max_new_tokens: int = 128,
+        beams: int = 1,
         seed: int = 0,
     ) -> None:
         if temperature < 0:
             raise ConfigError(f"temperature: {temperature} must not be negative; 0 plays greedily.")
+        if beams < 1 or (beams > 1 and temperature > 0):
+            raise ConfigError(f"beams: {beams} with temperature {temperature}; beam search needs temperature 0.")
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.name = name
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
+        self.beams = beams
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
         self._random_state = torch.Generator().manual_seed(seed).get_state()
 
-    def with_decoding(self, extraction: Extraction, temperature: float, name: str | None = None) -> ModelPolicy:
+    def with_decoding(
+        self, extraction: Extraction, temperature: float, beams: int = 1, name: str | None = None
+    ) -> ModelPolicy:
         """The same models, decoding otherwise. Only the newest such policy may be used: they share the model."""
         self.model.extraction = extraction
-        return ModelPolicy(self.model, self.tokenizer, name or self.name, temperature, self.max_new_tokens)
+        return ModelPolicy(self.model, self.tokenizer, name or self.name, temperature, self.max_new_tokens, beams)
 
     @torch.no_grad()
     def act(self, histories: Sequence[Trajectory]) -> list[str]:
@@ -109,7 +117,7 @@ class ModelPolicy:
                 max_new_tokens=self.max_new_tokens,
                 eos_token_id=self.tokenizer.end_of_turn_ids,
                 pad_token_id=self._pad,
-                **(sampling if self.temperature > 0 else {"do_sample": False}),
+                **(sampling if self.temperature > 0 else {"do_sample": False, "num_beams": self.beams}),
             )
             self._random_state = torch.get_rng_state()
         return [self.tokenizer.action_text(self._reply(row)) for row in output[:, ids.shape[1] :].tolist()]

@@ -7,7 +7,9 @@ from typing import Literal
 
 from transformers import TrainingArguments
 
+from qsft.data.returns import ReturnRange
 from qsft.errors import ConfigError
+from qsft.models.support import SupportRule
 
 
 @dataclass
@@ -37,7 +39,12 @@ class SFTConfig(TrainingArguments):
             raise ConfigError(f"loss_chunk_size: {self.loss_chunk_size} must be at least 1.")
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns: must stay False, the collator needs the trajectory columns.")
-        if self.save_strategy == "steps" and self.logging_strategy == "steps" and self.save_steps % self.logging_steps:
+        if self.save_strategy in ("steps", "epoch") and self.logging_strategy not in ("no", self.save_strategy):
+            raise ConfigError(
+                f"save_strategy: {self.save_strategy} differs from logging_strategy ({self.logging_strategy}), so a "
+                "resumed run could not continue a half-averaged log line; make them equal."
+            )
+        if self.save_strategy == self.logging_strategy == "steps" and self.save_steps % self.logging_steps:
             raise ConfigError(
                 f"save_steps: {self.save_steps} is not a multiple of logging_steps ({self.logging_steps}), so a "
                 "resumed run could not continue a half-averaged log line; make it one."
@@ -56,7 +63,7 @@ class QSFTConfig(SFTConfig):
         backup: value of the next state: ``"soft"`` (KL-regularised), ``"max"`` (the paper's) or ``"monte-carlo"`` (no
             backup: the weight is the return-to-go).
         backup_beta: inverse temperature of the soft backup, in units of the scaled return.
-        trace: lambda of the targets: 0 bootstraps from the next token, 1 is the Monte-Carlo return, between them they mix.
+        trace: lambda of the targets: 0 bootstraps from the next token, 1 is the Monte-Carlo return.
         monte_carlo_first: share of the steps, at the beginning, whose weight is the return-to-go alone.
         gamma: discount.
         gamma_per: ``"turn"`` or ``"token"``.
@@ -94,6 +101,9 @@ class QSFTConfig(SFTConfig):
         _within("target_rate", self.target_rate, 0.0, 1.0)
         if self.backup_beta <= 0:
             raise ConfigError(f"backup_beta: {self.backup_beta} must be positive; 15 is a good start.")
+        SupportRule(self.support, self.support_threshold, self.support_max_tokens)
+        if self.return_low is not None and self.return_high is not None:
+            ReturnRange(self.return_low, self.return_high)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

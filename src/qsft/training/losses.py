@@ -28,6 +28,14 @@ class SupervisedLoss(nn.Module):
         self.model = model
         self.chunk_size = chunk_size
 
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """What ``Trainer`` calls for ``gradient_checkpointing``: the language model's own."""
+        self.model.activation_checkpointing_enable(**settings)  # type: ignore[operator]
+
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+        """The same under its name in transformers before 5.20."""
+        self.model.gradient_checkpointing_enable(**settings)  # type: ignore[operator]
+
     def count_targets(self, batch: dict[str, Tensor]) -> Tensor:
         """Tokens that the loss of a batch is a sum over."""
         return has_action(batch).sum()
@@ -39,10 +47,11 @@ class SupervisedLoss(nn.Module):
         hidden = state_hidden(self.model, batch)[valid[batch["state_mask"]]]
         weight, bias = output_head(self.model)
         total, logps = objectives.linear_cross_entropy(hidden, weight, bias, fitted, self.chunk_size)
-        count = self.count_targets(batch) if num_items_in_batch is None else num_items_in_batch
+        count = self.count_targets(batch) if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         metrics["action_logp"] = (logps.sum(), logps.numel())
         metrics["tokens"] = (batch["attention_mask"].sum(), 1)
-        return {"loss": total / count, "metrics": metrics}
+        # a batch in which no token has a target has loss 0, not 0 / 0
+        return {"loss": total / count.clamp_min(1), "metrics": metrics}
 
     def fitted_distribution(
         self, batch: dict[str, Tensor], valid: Tensor

@@ -15,9 +15,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from qsft.data.batch import TrajectoryCollator
+from qsft.data.text_files import write_text
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.states import check_head, output_head, pick_dummy_token
 from qsft.models.support import SUPPORT_COLUMNS
@@ -50,6 +51,11 @@ class SFTTrainer(Trainer):
         processing_class: Any,
         **kwargs: Any,
     ) -> None:
+        if args.n_gpu > 1:
+            raise ConfigError(
+                f"{args.n_gpu} GPUs in one process would train as nn.DataParallel, which cannot gather the metrics; "
+                "start with torchrun or accelerate launch, or show one GPU with CUDA_VISIBLE_DEVICES=0."
+            )
         check_head(model)  # type: ignore[arg-type]
         self.loss_module = self.make_loss(model, args, processing_class)
         super().__init__(
@@ -93,6 +99,14 @@ class SFTTrainer(Trainer):
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        # evaluation knows the loss alone: there are no logits to gather
+        with torch.no_grad():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
         count = sum(self.loss_module.count_targets(batch) for batch in batch_samples)
         count = torch.as_tensor(count, device=device)
@@ -129,10 +143,20 @@ class SFTTrainer(Trainer):
             self.processing_class.save_pretrained(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        self._save_extra(folder)
-        (folder / COMPLETE).touch()
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                self._save_extra(folder)
+                (folder / COMPLETE).touch()
+        except Exception:  # a full disk: make room again, the previous checkpoint is still there
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:  # only now, when the newest is complete, may older ones go
+            rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
 
     def _save_extra(self, folder: Path) -> None:
         """What a later stage keeps beside the model, optimiser and random states."""
@@ -142,6 +166,9 @@ class SFTTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         load_weights(self.inner_model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        load_weights(self.inner_model, Path(str(self.state.best_model_checkpoint)))
 
 
 class QSFTTrainer(SFTTrainer):
@@ -201,6 +228,12 @@ class QSFTTrainer(SFTTrainer):
         assert isinstance(self.loss_module, QLoss)
         return self.loss_module.target
 
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
+        # a step's tokens are counted before any of its callbacks is called, so the Monte-Carlo phase is decided here
+        loss: Any = self.loss_module
+        loss.monte_carlo_only = self.state.global_step < self.args.monte_carlo_first * self.state.max_steps
+        return super()._get_num_items_in_batch(batch_samples, device)
+
     def _take_metrics(self) -> dict[str, float]:
         means = super()._take_metrics()
         square = means.pop("target_square")
@@ -216,21 +249,23 @@ class QSFTTrainer(SFTTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         ours, _ = self.target.pairs(self.inner_model)
-        saved = safetensors.torch.load_file(Path(resume_from_checkpoint) / TARGET_FILE)
-        with torch.no_grad():
-            for i, parameter in enumerate(ours):
-                parameter.copy_(saved[str(i)])
+        path = Path(resume_from_checkpoint) / TARGET_FILE
+        try:
+            saved = safetensors.torch.load_file(path)
+            with torch.no_grad():
+                for i, parameter in enumerate(ours):
+                    parameter.copy_(saved[str(i)])
+        except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+            raise CheckpointError(
+                f"{path}: the target network cannot be read ({str(error).splitlines()[0]}); delete the checkpoint."
+            ) from error
 
 
 class _FollowModel(TrainerCallback):
-    """Moves the target after every optimiser step, and ends the Monte-Carlo phase."""
+    """Moves the target after every optimiser step."""
 
     def __init__(self, trainer: QSFTTrainer) -> None:
         self.trainer = trainer
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        until = args.monte_carlo_first * state.max_steps
-        self.trainer.loss_module.monte_carlo_only = state.global_step < until  # type: ignore[union-attr]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         loss: Any = self.trainer.loss_module
@@ -240,21 +275,25 @@ class _FollowModel(TrainerCallback):
 class JSONLinesLog(TrainerCallback):
     """Every log line of a stage as one JSON object a line, in a file that needs nothing to read.
 
-    On resume, lines past the checkpoint are dropped, so that a step never stands twice.
+    On resume, lines past the checkpoint are dropped, so that a step never stands twice. The summary that
+    ``transformers`` logs at the end is left out: it covers the last sitting alone.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         kept = []
         if self.path.exists() and state.global_step > 0:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line and json.loads(line)["step"] <= state.global_step]
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            # a line without its end was cut off by a kill
+            lines = [line for line in self.path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
+            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+        write_text(self.path, "".join(kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if logs:
+        if logs and "train_runtime" not in logs and state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
@@ -276,12 +315,12 @@ def load_weights(model: Any, folder: Path) -> None:
     if hasattr(model, "peft_config"):
         from peft import load_peft_weights, set_peft_model_state_dict
 
-        set_peft_model_state_dict(model, load_peft_weights(str(folder)), adapter_name="default")
-        return
     try:
-        loaded = type(model).from_pretrained(folder).state_dict()
-        model.load_state_dict(loaded)
-    except (OSError, RuntimeError, ValueError) as error:
+        if hasattr(model, "peft_config"):
+            set_peft_model_state_dict(model, load_peft_weights(str(folder)), adapter_name="default")
+        else:
+            model.load_state_dict(type(model).from_pretrained(folder, dtype=model.dtype).state_dict())
+    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder}: the checkpoint cannot be read: {str(error).splitlines()[0]}") from error
 
 

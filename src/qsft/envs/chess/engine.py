@@ -109,6 +109,8 @@ class Engine:
         self.options = {"Threads": 1, "Hash": 1, **options}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._selector: selectors.BaseSelector
+        self._unread = b""
 
     def start(self) -> None:
         """Starts the process where none is running.
@@ -170,9 +172,10 @@ class Engine:
             while not (lines and lines[-1].startswith(end)):
                 lines.append(self._read_line(deadline))
         except (OSError, EOFError) as error:
-            hung = isinstance(error, TimeoutError)
             self._stop()
-            what = f"did not answer within {self.timeout + patience:g} s" if hung else f"died ({process.returncode})"
+            what = f"died (exit status {process.returncode})"
+            if isinstance(error, TimeoutError):
+                what = f"did not answer within {self.timeout + patience:g} s"
             raise EngineError(f"engine {self.path} {what}; this game is lost, the next starts it again") from None
         except BaseException:
             # Interrupted half-way: its answer would be taken for that to the next question.

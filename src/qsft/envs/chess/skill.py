@@ -47,10 +47,10 @@ def search_depth(elo: int) -> int:
 def pick(candidates: Sequence[Candidate], level: float, rng: np.random.Generator) -> Candidate:
     """The move that an engine of a skill level plays.
 
-    With ``w = 120 - 2 level``: what a move falls short of the best is forgiven up to a remainder of ``1 - w / 128``, and
-    it is granted a random part, at most ``w / 128``, of the span between the best and the last of the candidates (of a
-    pawn, where that is more). The highest sum is played. At level 0 that is nearly a draw of lots among the four, unless
-    one of them gives or avoids mate, or they differ by some pawns.
+    With ``w = 120 - 2 level``: of what a move falls short of the best, ``w / 128`` is forgiven; and it is granted a
+    random part, below ``w / 128``, of the span between the best and the last of the candidates (of a pawn, where the
+    span is more). The highest sum is played. At level 0 that is nearly a draw of lots among the four, unless one of
+    them gives or avoids mate, or they differ by some pawns.
 
     Args:
         candidates: best first.

@@ -132,8 +132,10 @@ class Wordle(Environment):
             info["secret"] = self.lexicon.words[self._secret]
         return observation, reward, not self._playing, False, info
 
-    def symbols(self) -> list[str]:
-        """``"Wordle:"``, a newline, the letters, with ``"tiles"`` also the tiles; blanks only separate them."""
+    def symbols(self, whole_actions: bool = False) -> list[str]:
+        """``"Wordle:"``, a newline, the letters (or the words, as ``"c r a n e"``), with ``"tiles"`` also the tiles."""
+        if whole_actions:
+            return [*symbols(self.observation, letters=False), *(" ".join(word) for word in self.lexicon.words)]
         return symbols(self.observation)
 
     def typed_action(self, text: str) -> str:

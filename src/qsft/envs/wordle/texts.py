@@ -47,13 +47,13 @@ def parse_observation(text: str) -> int:
     return code_of("".join(token[-1] for token in tokens))
 
 
-def symbols(observation: str = "colours") -> list[str]:
+def symbols(observation: str = "colours", letters: bool = True) -> list[str]:
     """All symbols of the texts (blanks only separate them), for a word-level tokenizer.
 
     ``"Wordle:"``, ``"\\n"`` and the letters a-z, which in ``"colours"`` include g, y and b; with ``"tiles"`` also the
-    390 tiles ``"1ab"`` ... ``"5zg"``.
+    390 tiles ``"1ab"`` ... ``"5zg"``. Without ``letters`` only those that the environment says.
     """
-    found = ["Wordle:", "\n", *string.ascii_lowercase]
+    found = ["Wordle:", "\n", *(string.ascii_lowercase if letters else "gyb" if observation == "colours" else "")]
     if observation == "tiles":
         found += [f"{i}{letter}{c}" for i in range(1, LETTERS + 1) for letter in string.ascii_lowercase for c in "byg"]
     return found
