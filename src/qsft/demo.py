@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from qsft.evaluation import (
     write_report,
 )
 from qsft.policies.load import load_policy
-from qsft.policies.model import ModelPolicy
+from qsft.policies.model import ModelPolicy, TokenValue
 from qsft.study import Study, collect_data, history_before_each_turn, run_study, slug, with_setting
 
 SHOWN_GAMES = 6
@@ -140,17 +141,35 @@ def show_game(policy: ModelPolicy, trajectory: Trajectory) -> Game:
     turns = []
     for history in history_before_each_turn(trajectory):
         spoken, answer = trajectory.turns[len(history.turns)], trajectory.turns[len(history.turns) + 1]
-        value = policy.q_values(history, [spoken.text])[0]
-        letters, colours = spoken.text.split(), [tile[-1] for tile in answer.text.split()]
+        word, colours = spoken.text.split(), [tile[-1] for tile in answer.text.split()]
+        values = {tuple(value.token.split()): value for value in policy.q_values(history, support=0.05)}
+        said = policy.q_values(history, [spoken.text])[0].tokens[0]
+        values[tuple(word)] = said
         cells = []
-        for i, letter in enumerate(letters):
-            considered = sorted(value.alternatives[i], key=lambda o: -o.prior)[:6]
-            others = [(o.token.strip() or "end", o.prior, o.q, o.probability) for o in considered]
+        for i, letter in enumerate(word):
+            considered = letter_values(values, word[:i])
+            shown = sorted(considered.items(), key=lambda item: -item[1][0])[:6]
             state: Any = colours[i] if i < len(colours) else ""
-            cells.append(Cell(letter.upper(), state, value.tokens[i].q, others))
-        turns.append(GameTurn(cells, f"Q of the word {value.q:.2f}"))
+            cells.append(Cell(letter.upper(), state, considered[letter][1], [(name, *rest) for name, rest in shown]))
+        turns.append(GameTurn(cells, f"Q of the word {said.q:.2f}"))
     secret = str(trajectory.metadata.get("secret", "?")).upper()
     return Game(f"Secret: {secret}", turns, f"return {trajectory.total_return:g}")
+
+
+def letter_values(
+    words: Mapping[tuple[str, ...], TokenValue], prefix: Sequence[str]
+) -> dict[str, tuple[float, float, float]]:
+    """Prior, Q-value and probability of each next letter after ``prefix``, from those of whole words.
+
+    Spelling on changes nothing in the world, so the Q-value of a letter is that of the best word which begins so; its
+    probabilities are the sums of theirs.
+    """
+    letters: dict[str, tuple[float, float, float]] = {}
+    for word, value in words.items():
+        if list(word[: len(prefix)]) == list(prefix) and len(word) > len(prefix):
+            prior, q, probability = letters.get(word[len(prefix)], (0.0, -math.inf, 0.0))
+            letters[word[len(prefix)]] = (prior + value.prior, max(q, value.q), probability + value.probability)
+    return letters
 
 
 def _grids(rows: Sequence[Any]) -> dict[str, Any]:

@@ -49,11 +49,12 @@ class QSFTPolicyConfig(PreTrainedConfig):
         extraction: dict[str, Any] | None = None,
         dummy_token_id: int | None = None,
         return_range: tuple[float, float] = (0.0, 1.0),
-        sampling_temperature: float = 1.0,
+        sampling_temperature: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        self.likelihood = likelihood or {}
-        self.behaviour = behaviour or {}
+        # where a model was loaded from is no part of it
+        self.likelihood = {name: value for name, value in (likelihood or {}).items() if name != "_name_or_path"}
+        self.behaviour = {name: value for name, value in (behaviour or {}).items() if name != "_name_or_path"}
         self.extraction = extraction or Extraction().to_dict()
         self.dummy_token_id = dummy_token_id
         self.return_range = tuple(return_range)

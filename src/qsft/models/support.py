@@ -118,7 +118,7 @@ def compute_support(
     """
     weight, bias = output_head(model)
     loader: DataLoader[Any] = DataLoader(
-        dataset.with_format("numpy"),  # type: ignore[arg-type]
+        dataset,  # type: ignore[arg-type]
         batch_size=batch_size,
         collate_fn=TrajectoryCollator(pad_token_id),
     )

@@ -32,7 +32,7 @@ def load_policy(
         run: its folder.
         extraction: how tokens are drawn, instead of the run's; for supervised methods only ``product`` (the model
             itself) makes sense.
-        temperature: of sampling, 0 for greedy; ``None``: the run's (1 unless changed).
+        temperature: of sampling, 0 for greedy; ``None``: the run's (0 unless changed).
         beams: above 1, beam search (needs temperature 0).
         with_behaviour: load the behaviour model too, for Q-values.
         seed: of the sampling.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qsft.data.tokenize import TrajectoryTokenizer
-from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
+from qsft.data.trajectory import Trajectory
 from qsft.errors import ConfigError
 from qsft.models.extraction import Extraction
 from qsft.models.policy_model import QSFTPolicyModel
@@ -107,7 +107,7 @@ class ModelPolicy:
     def act(self, histories: Sequence[Trajectory]) -> list[str]:
         if not histories:
             return []
-        ids, mask = self._left_padded([self.tokenizer.prompt(history) for history in histories])
+        ids, mask = self._left_padded([self.tokenizer.prompt(history, self.max_new_tokens) for history in histories])
         sampling = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random_state)
@@ -144,7 +144,7 @@ class ModelPolicy:
         Raises:
             ConfigError: the behaviour model is not loaded.
         """
-        prompt = self.tokenizer.prompt(history)
+        prompt = self.tokenizer.prompt(history, self.max_new_tokens)
         if candidates is None:
             return self._plausible(self._read(torch.tensor([prompt], device=self.model.device)), -1, support)
         return [self._reply_value(history, prompt, reply, support) for reply in candidates]
@@ -160,7 +160,7 @@ class ModelPolicy:
             support: threshold relative to the likeliest token.
             backup_beta: of the soft value; ``None`` takes the maximum over the support.
         """
-        ids, mask = self._left_padded([self.tokenizer.prompt(history) for history in histories])
+        ids, mask = self._left_padded([self.tokenizer.prompt(history, self.max_new_tokens) for history in histories])
         positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
         ratios, prior = self.model.q_ratios(ids, mask, positions)
         chosen, logps = SupportRule(threshold=support).select(prior[:, -1], self.model.config.dummy_token_id)
@@ -170,8 +170,7 @@ class ModelPolicy:
         return (low + values * (high - low)).tolist()
 
     def _reply_value(self, history: Trajectory, prompt: list[int], reply: str, support: float) -> ReplyValue:
-        turns = [*history.turns, Turn(AGENT_ROLE, reply, 0.0)]
-        ids = self.tokenizer(Trajectory(turns, "truncated"))["input_ids"][len(prompt) :]
+        ids = self.tokenizer.reply(history, reply)
         read = self._read(torch.tensor([[*prompt, *ids]], device=self.model.device))
         places = range(len(prompt) - 1, len(prompt) - 1 + len(ids))
         tokens = [self._token(read, place, token) for place, token in zip(places, ids, strict=True)]

@@ -283,9 +283,8 @@ class _Run:
         if not likelihood_dir.exists():
             self._likelihood(dataset, behaviour, rule, dummy)
         policy = QSFTPolicyModel.combine(
-            load_causal_lm(likelihood_dir), None, dummy_token_id=dummy, return_range=returns
+            load_causal_lm(likelihood_dir), behaviour, dummy_token_id=dummy, return_range=returns
         )
-        policy.config.behaviour = behaviour.config.to_dict()
         policy.config.architectures = [type(policy).__name__]
         policy.config.save_pretrained(self.out)
         return returns

@@ -61,7 +61,7 @@ class SFTTrainer(Trainer):
         super().__init__(
             model=self.loss_module,
             args=args,
-            train_dataset=train_dataset.with_format("numpy"),  # type: ignore[arg-type]
+            train_dataset=train_dataset,  # type: ignore[arg-type]
             data_collator=self.make_collator(args, processing_class),
             processing_class=processing_class,
             **kwargs,

@@ -81,7 +81,7 @@ class Chess(Environment):
         # All turns illegal; or all but the last, which lets White be mated.
         self.return_range = (-float(self.max_turns), 1.0)
         # What is said in earnest; step() takes any other text too, as an illegal move.
-        self.action_space = gymnasium.spaces.Text(max_length=16, charset=_CHARACTERS)
+        self.action_space = gymnasium.spaces.Text(max_length=20, charset=_CHARACTERS)
         self.observation_space = gymnasium.spaces.Text(max_length=200, charset=_CHARACTERS)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -156,8 +156,14 @@ class Chess(Environment):
         """The position of the game, as the observation tells it; not to be changed."""
         return self._board
 
-    def symbols(self) -> list[str]:
-        """A newline and the characters of FEN and SAN; blanks only separate them."""
+    def symbols(self, whole_actions: bool = False) -> list[str]:
+        """A newline and the characters of FEN and SAN; blanks only separate them.
+
+        Raises:
+            ConfigError: ``whole_actions``: moves have too many spellings to be a symbol each.
+        """
+        if whole_actions:
+            raise ConfigError(f"{self.name}: moves have thousands of spellings; spell them (leave whole_actions out)")
         return symbols()
 
     def typed_action(self, text: str) -> str:

@@ -112,15 +112,11 @@ class QuestionGame(Environment):
         found = (
             question is not None
             and answer.strip() == YES
-            and names_item(question, self._guessable(self._item), self._nouns)
+            and names_item(question, self._item.names, self._nouns)
         )
         self._playing = not found and self._turns < TURNS
         info = {} if self._playing else {"success": found, self.kind: self._item.names[0]}
         return answer + "\n", 0.0 if found else -1.0, not self._playing, False, info
-
-    def _guessable(self, item: Item) -> Sequence[str]:
-        """What a right guess may end in."""
-        return item.names
 
     def symbols(self) -> list[str]:
         """Every piece of the texts of the world's questions, guesses and answers, and a newline.

@@ -158,9 +158,9 @@ class PopulationPolicy(QuestionPolicy):
     name = "population"
     #: novices, ordinary players, good players; the shares give the data the paper's mean return, -17.3
     PLAYERS: ClassVar[tuple[Player, ...]] = (
-        Player(0.50, 0.15, 0.35, 0.50),
-        Player(0.35, 0.55, 0.10, 0.80),
-        Player(0.15, 0.90, 0.03, 0.95),
+        Player(0.52, 0.15, 0.35, 0.50),
+        Player(0.33, 0.45, 0.10, 0.75),
+        Player(0.15, 0.85, 0.03, 0.95),
     )
 
     def __init__(self, environment: QuestionGame) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,14 +22,15 @@ class Item:
 
     Attributes:
         phrases: how it is spoken of, with the article, the usual one first: ``("a sofa", "a couch")``.
-        names: the same without articles.
+        names: what a right guess may end in: the same without articles, and whatever else is understood.
     """
 
     phrases: tuple[str, ...]
     names: tuple[str, ...]
 
     @classmethod
-    def from_phrases(cls, phrases: Sequence[str]) -> Item:
+    def from_phrases(cls, phrases: Sequence[str], row: Mapping[str, str] | None = None) -> Item:
+        """An item whose names are its phrases without articles; of a table's row it reads nothing else."""
         return cls(tuple(phrases), tuple(without_article(phrase) for phrase in phrases))
 
 
@@ -121,7 +122,12 @@ class World:
         return sorted(found)
 
 
-def load_world(items: str, questions: str, guess_forms: Sequence[str]) -> World:
+def load_world(
+    items: str,
+    questions: str,
+    guess_forms: Sequence[str],
+    make_item: Callable[[Sequence[str], Mapping[str, str]], Item] = Item.from_phrases,
+) -> World:
     """A world from two tables with tabs between columns and a line of headings.
 
     Args:
@@ -132,6 +138,7 @@ def load_world(items: str, questions: str, guess_forms: Sequence[str]) -> World:
             ``questions``: the wordings, `` | `` between them. Column ``answer``, for open questions: the reply, with
             ``{}`` for what stands in the item's column.
         guess_forms: see :class:`World`.
+        make_item: makes an item of its phrases and its row.
 
     Raises:
         ConfigError: a table that contradicts itself, with the row.
@@ -157,7 +164,7 @@ def load_world(items: str, questions: str, guess_forms: Sequence[str]) -> World:
     for number, held in enumerate(attributes, start=2):
         if held - known:
             raise ConfigError(f"items: row {number}: attribute {sorted(held - known)[0]!r} has no question")
-    things = [Item.from_phrases([part.strip() for part in row["names"].split(";")]) for row in item_rows]
+    things = [make_item([part.strip() for part in row["names"].split(";")], row) for row in item_rows]
     return World(things, asked, table, guess_forms)
 
 
