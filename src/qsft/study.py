@@ -53,7 +53,7 @@ class StudyRun:
         decoding: which of the study's grids it decodes with.
         data: which of the study's collections it is trained on.
         behaviour_of: name of the run whose model it starts from.
-        settings: overrides of the study's ``model``, ``behaviour`` and ``likelihood`` settings and any other field of
+        settings: overrides of the study's ``model``, ``tokenizer``, ``behaviour`` and ``likelihood`` settings and any other field of
             :class:`qsft.training.RunSettings`.
     """
 
@@ -209,13 +209,14 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
             raise ConfigError(f"run {run.name!r}: behaviour_of {run.behaviour_of!r} is not a run of the study.")
         behaviour_model = str(train_run(study, origin, work, seed, quiet)[0])
     model = settings.pop("model", study.model)
+    symbol_source = settings.pop("tokenizer", study.tokenizer)
     behaviour = {**study.behaviour, **settings.pop("behaviour", {})}
     likelihood = {**study.likelihood, **settings.pop("likelihood", {})} if run.method == "qsft" else {}
     plan = RunSettings(
         method=run.method,
         data=str(collect_data(study, run.data, work, seed)),
         model=model,
-        format="text" if isinstance(study.tokenizer, dict) else "auto",
+        format="text" if isinstance(symbol_source, dict) else "auto",
         behaviour=behaviour,
         likelihood=likelihood,
         behaviour_model=behaviour_model,
@@ -223,8 +224,8 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
         **settings,
     )
     tokenizer = None
-    if isinstance(study.tokenizer, dict):
-        options = dict(study.tokenizer)
+    if isinstance(symbol_source, dict):
+        options = dict(symbol_source)
         tokenizer = word_level_tokenizer(symbols(options.pop("environment"), **options))
     started = time.perf_counter()
     train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)

@@ -39,7 +39,9 @@ VARIANTS = {
     "full": {},
     "lora": {"lora": {"r": 2, "lora_dropout": 0.2, "target_modules": ["c_attn"]}},
     "monte carlo first": {"likelihood": {**STAGE, "monte_carlo_first": 0.6, "target_rate": 0.1}},
-    "ends inside an epoch": {"behaviour": {**STAGE, "max_steps": 10}, "likelihood": {**STAGE, "max_steps": 10}},
+    "ends inside an epoch": {
+        name: {**STAGE, "max_steps": 10, "lr_scheduler_type": "constant"} for name in ("behaviour", "likelihood")
+    },
     "by epochs": {
         name: {**STAGE, "save_strategy": "epoch", "logging_strategy": "epoch"} for name in ("behaviour", "likelihood")
     },

@@ -11,7 +11,7 @@ class CityPopulationPolicy(PopulationPolicy):
     """The population of Twenty Questions, less attentive: cities are fewer than objects and open questions tell more."""
 
     PLAYERS: ClassVar[tuple[Player, ...]] = (
-        Player(0.60, 0.05, 0.30, 0.40),
-        Player(0.30, 0.20, 0.10, 0.60),
-        Player(0.10, 0.70, 0.03, 0.90),
+        Player(0.64, 0.05, 0.30, 0.40),
+        Player(0.27, 0.20, 0.10, 0.60),
+        Player(0.09, 0.70, 0.03, 0.90),
     )
