@@ -75,10 +75,10 @@ class QSFTConfig(SFTConfig):
         dummy_token: token (or id) that is never an action; ``None`` picks one.
     """
 
-    form: Literal["anchored", "dummy", "uniform"] = "anchored"
+    form: Literal["anchored", "dummy", "uniform"] = "dummy"
     backup: Literal["soft", "max", "monte-carlo"] = "soft"
     backup_beta: float = 15.0
-    trace: float = 0.0
+    trace: float = 0.9
     monte_carlo_first: float = 0.0
     gamma: float = 1.0
     gamma_per: Literal["turn", "token"] = "turn"

@@ -244,7 +244,7 @@ def test_the_elo_limited_opponent(stockfish: str) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_stockfish_killed_or_stopped_in_a_game(stockfish: str, how: int) -> None:
-    """Twelve random games in three slots; the engine that all share is struck once, in the middle."""
+    """Eight random games in three slots; the engine that all share is struck once, in the middle."""
     policy = make_policy("chess", "random", seed=0)
     struck: list[int] = []
     act = policy.act

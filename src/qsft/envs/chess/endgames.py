@@ -28,6 +28,13 @@ class Endgames(Chess):
     """
 
     name: ClassVar[str] = "endgames"
+    mixture: ClassVar[tuple[tuple[float, int, float], ...]] = (
+        (5, 1350, 0.3),
+        (5, 1350, 0.0),
+        (4, 1500, 0.0),
+        (4, 1700, 0.0),
+        (4, 2000, 0.0),
+    )
 
     def __init__(
         self,

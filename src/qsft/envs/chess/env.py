@@ -60,7 +60,14 @@ class Chess(Environment):
     }
     reset_options = ("fen", "replies")
     #: Of the policy ``mixture``: (weight, Elo, share of random moves) of the players that make the data.
-    mixture: ClassVar[tuple[tuple[float, int, float], ...]] = ((1, 1350, 0.0),)
+    mixture: ClassVar[tuple[tuple[float, int, float], ...]] = (
+        (1, 1350, 0.2),
+        (1, 1350, 0.1),
+        (2, 1350, 0.0),
+        (2, 1500, 0.0),
+        (2, 1700, 0.0),
+        (2, 2000, 0.0),
+    )
 
     def __init__(
         self,

@@ -38,18 +38,18 @@ _DRAWINGS = {
 NAMES = tuple(_DRAWINGS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # there is one of each name: equal is the same, and hashing costs nothing
 class Maze:
     """A maze surrounded by walls.
 
     Attributes:
         name: its name.
-        cells: all cells that are no wall, row by row.
+        cells: all cells that are no wall, row by row (the keys of a dictionary).
         goal: one of them.
     """
 
     name: str
-    cells: tuple[Cell, ...]
+    cells: dict[Cell, None]
     goal: Cell
 
     def after(self, cell: Cell, move: str) -> Cell:
@@ -88,4 +88,4 @@ def maze_named(name: str) -> Maze:
         raise ConfigError(f"maze: maze {name!r:.60} is unknown; use one of {', '.join(NAMES)}")
     rows = [row.strip() for row in _DRAWINGS[name].split()]
     signs = {(r, c): sign for r, row in enumerate(rows) for c, sign in enumerate(row) if sign != "#"}
-    return Maze(name, tuple(signs), next(cell for cell, sign in signs.items() if sign == "G"))
+    return Maze(name, dict.fromkeys(signs), next(cell for cell, sign in signs.items() if sign == "G"))

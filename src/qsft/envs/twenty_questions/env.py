@@ -67,7 +67,9 @@ class TwentyQuestions(QuestionGame):
 def objects_world() -> World:
     """Our own world: ``objects.tsv`` and ``questions.tsv``."""
     folder = files("qsft.envs.twenty_questions")
-    objects, questions = (folder.joinpath(f"{name}.tsv").read_text(encoding="utf-8") for name in ("objects", "questions"))
+    objects, questions = (
+        folder.joinpath(f"{name}.tsv").read_text(encoding="utf-8") for name in ("objects", "questions")
+    )
     return load_world(objects, questions, GUESS_FORMS)
 
 

@@ -109,11 +109,7 @@ class QuestionGame(Environment):
         question = clean_question(action, self.starts)
         answer = NO if question is None else self.oracle(self._item.names, question)
         self._turns += 1
-        found = (
-            question is not None
-            and answer.strip() == YES
-            and names_item(question, self._item.names, self._nouns)
-        )
+        found = question is not None and answer.strip() == YES and names_item(question, self._item.names, self._nouns)
         self._playing = not found and self._turns < TURNS
         info = {} if self._playing else {"success": found, self.kind: self._item.names[0]}
         return answer + "\n", 0.0 if found else -1.0, not self._playing, False, info
