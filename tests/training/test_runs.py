@@ -1,0 +1,321 @@
+"""Bad input to a run is one line, before anything is trained, and leaves nothing behind."""
+
+import json
+import logging
+
+import pytest
+import torch
+
+from qsft.data import Trajectory, Turn, write_trajectories
+from qsft.errors import CheckpointError, ConfigError, DataError, QSFTError
+from qsft.models import load_causal_lm
+from qsft.policies import load_policy
+from qsft.training import QSFTConfig, RunSettings, SFTConfig, runs, train
+from qsft.training.runs import longest_reply
+from tests.models import tiny
+
+MODEL = {"model_type": "gpt2", **tiny.SIZES["gpt2"]}
+STAGE = {"max_steps": 2, "per_device_train_batch_size": 4, "use_cpu": True, "logging_steps": 1, "save_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "data.jsonl"
+    write_trajectories(path, tiny.trajectories(12, seed=5))
+    return path
+
+
+def settings(data, method="qsft", **changes):
+    stages = {"behaviour": STAGE, "likelihood": STAGE if method == "qsft" else {}}
+    return RunSettings(**{"method": method, "data": data, "model": MODEL, **stages, **changes})
+
+
+def go(plan, out, resume=False, tokenizer=None):
+    return train(plan, out, tokenizer=tokenizer or tiny.tokenizer(), resume=resume, quiet=True)
+
+
+def refused(out, kind, match, action):
+    """The action raises one line and leaves no folder."""
+    with pytest.raises(kind, match=match) as raised:
+        action()
+    assert isinstance(raised.value, QSFTError)
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).endswith((".", "rewards", "produces", "places", "first"))
+    assert not out.exists()
+    assert not list(out.parent.glob("*.partial"))
+
+
+BAD = {
+    "unknown method": ({"method": "ppo"}, ConfigError, "method: 'ppo' is unknown; use one of qsft, sft, filtered-bc"),
+    "unknown name": ({"likelihood": {"bakup": "max"}}, ConfigError, "likelihood:.*'bakup'.*QSFTConfig"),
+    "unknown name of stage 1": ({"behaviour": {"learning_rat": 1}}, ConfigError, "behaviour:.*'learning_rat'.*SFTConfig"),
+    "not a mapping": ({"likelihood": None}, ConfigError, "likelihood: must hold settings"),
+    "bad value of the ecosystem": ({"behaviour": {"lr_scheduler_type": "wavy"}}, ConfigError, "behaviour:.*wavy"),
+    "bad type": ({"behaviour": {"save_steps": "often"}}, ConfigError, "behaviour:"),
+    "form": ({"likelihood": {"form": "square"}}, ConfigError, "form: 'square' is unknown"),
+    "backup": ({"likelihood": {"backup": "min"}}, ConfigError, "backup: 'min'"),
+    "gamma": ({"likelihood": {"gamma": 1.5}}, ConfigError, "gamma: 1.5 is outside"),
+    "backup_beta": ({"likelihood": {"backup_beta": 0}}, ConfigError, "backup_beta: 0 must be positive"),
+    "support": ({"likelihood": {"support_threshold": 2.0}}, ConfigError, "support threshold: 2.0"),
+    "range": ({"likelihood": {"return_low": 3.0, "return_high": 1.0}}, ConfigError, "return range"),
+    "half a range": ({"likelihood": {"return_low": 30.0}}, ConfigError, "return range"),
+    "range violated": (
+        {"likelihood": {"return_low": -0.5, "return_high": 9.0}},
+        DataError,
+        r"data.jsonl: row \d+: field rewards: .* outside of the return range \[-0.5, 9\]",
+    ),
+    "half a range violated": ({"likelihood": {"return_high": 0.1}}, DataError, r"row \d+: field rewards: .*return range"),
+    "dummy is said": ({"likelihood": {"dummy_token": "c"}}, DataError, r"row \d+: the agent produces token 6"),
+    "no such dummy": ({"likelihood": {"dummy_token": "zz"}}, ConfigError, "dummy_token: 'zz' is not in the vocabulary"),
+    "log and save": ({"behaviour": {**STAGE, "logging_steps": 2}}, ConfigError, "not a multiple of logging_steps"),
+    "log and save differ": ({"behaviour": {"save_strategy": "epoch"}}, ConfigError, "differs from logging_strategy"),
+    "columns": ({"behaviour": {"remove_unused_columns": True}}, ConfigError, "remove_unused_columns"),
+    "chunk": ({"behaviour": {"loss_chunk_size": 0}}, ConfigError, "loss_chunk_size: 0"),
+    "output_dir": ({"behaviour": {"output_dir": "x"}}, ConfigError, "behaviour: output_dir"),
+    "max_length of stage 2": ({"likelihood": {"max_length": 9}}, ConfigError, "set it under behaviour"),
+    "max_length too short": ({"behaviour": {**STAGE, "max_length": 3}}, DataError, "raise max_length"),
+    "start_from": ({"start_from": "scratch"}, ConfigError, "start_from: 'scratch'"),
+    "filter_share": ({"method": "filtered-bc", "likelihood": {}, "filter_share": 0.0}, ConfigError, "filter_share: 0.0"),
+    "no stage 2": ({"method": "sft"}, ConfigError, "likelihood: sft has no second stage"),
+    "format": ({"format": "prose"}, ConfigError, "format: 'prose'"),
+    "lora argument": ({"lora": {"rank": 2}}, ConfigError, "lora: .*'rank'"),
+    "lora target": ({"lora": {"target_modules": ["q_proj"]}}, ConfigError, "lora: .*q_proj"),
+    "model type": ({"model": {"model_type": "gpt17"}}, ConfigError, "model_type 'gpt17' is unknown"),
+    "no model type": ({"model": {"n_embd": 16}}, ConfigError, "a config needs model_type"),
+    "model setting": ({"model": {**MODEL, "n_embd": "wide"}}, ConfigError, "model: .*n_embd"),
+    "model sizes": ({"model": {**MODEL, "n_head": 3}}, ConfigError, "model: "),
+    "no model": ({"model": "/nowhere/model"}, CheckpointError, "/nowhere/model: cannot be loaded"),
+    "no model config": ({"model": "/nowhere/model.json"}, ConfigError, "/nowhere/model.json"),
+    "no behaviour model": ({"behaviour_model": "/nowhere/model"}, CheckpointError, "/nowhere/model"),
+    "no data": ({"data": "/nowhere/data.jsonl"}, DataError, "no such file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case, data, tmp_path, monkeypatch):
+    changes, kind, match = BAD[case]
+    trained = []
+    monkeypatch.setattr(runs.SFTTrainer, "train", lambda *a, **k: trained.append(1))
+    refused(tmp_path / "run", kind, match, lambda: go(settings(data, **changes), tmp_path / "run"))
+    assert not trained
+
+
+def test_names_of_settings(data, tmp_path):
+    with pytest.raises(ConfigError, match=r"a.yaml: 'modle' is not a setting; there are method, data, model") as raised:
+        RunSettings.from_dict({"method": "sft", "modle": "x"}, "a.yaml")
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ConfigError, match=r"a.yaml: 'data' is missing; give it in the config or as --data"):
+        RunSettings.from_dict({"method": "sft", "model": "x"}, "a.yaml")
+    made = RunSettings.from_dict({"method": "sft", "data": str(data), "model": "x", "seed": 3}, "a.yaml")
+    assert made == RunSettings("sft", data, "x", seed=3)
+
+
+def test_a_model_smaller_than_its_tokenizer(data, tmp_path):
+    plan = settings(data, model={**MODEL, "vocab_size": 11})
+    refused(tmp_path / "run", ConfigError, "it has 11 tokens and the tokenizer 13", lambda: go(plan, tmp_path / "run"))
+
+
+def test_no_tokenizer(data, tmp_path):
+    out = tmp_path / "run"
+    refused(out, ConfigError, "tokenizer: a model made from a config needs one", lambda: train(settings(data), out))
+    plan = settings(data, tokenizer=str(tmp_path))
+    refused(out, CheckpointError, "no tokenizer can be loaded", lambda: train(plan, out))
+
+
+def test_logits_that_change_after_the_head(data, tmp_path):
+    plan = settings(data, model={"model_type": "gemma2", **tiny.SIZES["gemma2"]})
+    refused(tmp_path / "run", ConfigError, "changes its logits", lambda: go(plan, tmp_path / "run"))
+
+
+def test_returns_that_are_all_the_same(tmp_path):
+    turns = [Turn("user", "a\n"), Turn("assistant", "b\n", 1.0)]
+    write_trajectories(tmp_path / "d.jsonl", [Trajectory(turns, "terminated")] * 8)
+    plan = settings(tmp_path / "d.jsonl")
+    refused(tmp_path / "run", DataError, "every return-to-go in the data is 1", lambda: go(plan, tmp_path / "run"))
+
+
+class TestFolder:
+    def one_line(self, match, action, kind=ConfigError):
+        with pytest.raises(kind, match=match) as raised:
+            action()
+        assert "\n" not in str(raised.value)
+
+    def test_a_run_is_there_already(self, data, tmp_path):
+        go(settings(data), tmp_path / "run")
+        before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        self.one_line("there is a run already; continue it with --resume", lambda: go(settings(data), tmp_path / "run"))
+        for name, value in (("seed", 1), ("start_from", "model"), ("likelihood", {**STAGE, "gamma": 0.5})):
+            plan = settings(data, **{name: value})
+            self.one_line(
+                f"run.json: {name} was .* and is now .*; resume with the same settings",
+                lambda plan=plan: go(plan, tmp_path / "run", resume=True),
+            )
+        assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+    def test_something_else_is_there(self, data, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        for resume in (False, True):
+            self.one_line("not empty and holds no run", lambda resume=resume: go(settings(data), tmp_path, resume=resume))
+        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+    def test_a_file_is_there(self, data, tmp_path):
+        (tmp_path / "run").write_text("mine")
+        self.one_line("choose another --out", lambda: go(settings(data), tmp_path / "run"))
+        self.one_line("choose another --out", lambda: go(settings(data), tmp_path / "run" / "below"))
+        assert (tmp_path / "run").read_text() == "mine"
+
+    @pytest.mark.parametrize("content", ["{", "[]", '{"finished": true}', "\xff"])
+    def test_a_broken_record(self, content, data, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "run.json").write_text(content, encoding="latin-1")
+        self.one_line(
+            "run.json: is not the record of a run",
+            lambda: go(settings(data), tmp_path / "run", resume=True),
+            CheckpointError,
+        )
+        self.one_line("run.json", lambda: load_policy(tmp_path / "run"), CheckpointError)
+        assert (tmp_path / "run" / "run.json").read_text(encoding="latin-1") == content
+
+    def test_an_empty_folder_is_fine(self, data, tmp_path):
+        (tmp_path / "run").mkdir()
+        go(settings(data, "sft"), tmp_path / "run")
+        assert (tmp_path / "run" / "model.safetensors").exists()
+
+    def test_data_that_changed(self, tmp_path, monkeypatch):
+        path = tmp_path / "d.jsonl"
+        write_trajectories(path, tiny.trajectories(12, seed=5))
+        with monkeypatch.context() as patched:
+            patched.setattr(runs.SFTTrainer, "train", lambda *a, **k: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                go(settings(path), tmp_path / "run")
+        write_trajectories(path, tiny.trajectories(12, seed=6))
+        self.one_line(
+            "d.jsonl: the data or the tokenizer changed", lambda: go(settings(path), tmp_path / "run", resume=True)
+        )
+        assert (tmp_path / "run" / "run.json").exists()
+
+    def test_an_unfinished_run_is_not_loaded(self, data, tmp_path, monkeypatch):
+        with monkeypatch.context() as patched:
+            patched.setattr(runs.SFTTrainer, "train", lambda *a, **k: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                go(settings(data), tmp_path / "run")
+        self.one_line("the run is unfinished; continue it with .*--resume", lambda: load_policy(tmp_path / "run"), CheckpointError)
+
+    def test_refused_while_resuming_nothing_is_taken_away(self, data, tmp_path, monkeypatch):
+        with monkeypatch.context() as patched:
+            patched.setattr(runs.SFTTrainer, "train", lambda *a, **k: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                go(settings(data), tmp_path / "run")
+        (tmp_path / "run" / "behaviour").mkdir()
+        (tmp_path / "run" / "behaviour" / "config.json").write_text("{}")
+        self.one_line("behaviour", lambda: go(settings(data), tmp_path / "run", resume=True), CheckpointError)
+        assert (tmp_path / "run" / "run.json").exists()
+
+    def test_a_damaged_checkpoint(self, data, tmp_path, monkeypatch):
+        with monkeypatch.context() as patched:
+            patched.setattr(runs, "whole_folder", lambda folder: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                go(settings(data, behaviour={**STAGE, "max_steps": 1}), tmp_path / "run")
+        (checkpoint,) = (tmp_path / "run").glob("checkpoints/behaviour/checkpoint-*")
+        (checkpoint / "model.safetensors").write_bytes(b"\0" * 100)
+        plan = settings(data, behaviour={**STAGE, "max_steps": 1})
+        self.one_line("checkpoint-1: the checkpoint cannot be read", lambda: go(plan, tmp_path / "run", True), CheckpointError)
+
+
+class TestResults:
+    def test_what_a_finished_run_holds(self, data, tmp_path):
+        out = go(settings(data), tmp_path / "run")
+        assert {path.name for path in out.iterdir()} == {
+            "run.json", "config.json", "tokenizer.json", "tokenizer_config.json",
+            "behaviour", "likelihood", "log-behaviour.jsonl", "log-likelihood.jsonl",
+        }  # fmt: skip
+        record = json.loads((out / "run.json").read_text())
+        assert record["finished"] is True
+        assert record["reply_tokens"] == 4
+        assert json.loads((out / "config.json").read_text())["return_range"] == record["return_range"]
+        assert str(tmp_path) not in (out / "config.json").read_text()
+
+    def test_a_range_read_off_the_data(self, data, tmp_path):
+        out = go(settings(data, likelihood={**STAGE, "gamma": 0.5}), tmp_path / "run")
+        low, high = json.loads((out / "run.json").read_text())["return_range"]
+        returns = []
+        for trajectory in tiny.trajectories(12, seed=5):
+            following = 0.0
+            for reward in reversed(trajectory.rewards):
+                following = reward + 0.5 * following
+                returns.append(following)
+        assert (low, high) == pytest.approx((min(returns), max(returns)))
+
+    def test_the_seed_decides_everything(self, data, tmp_path):
+        for variant in ({}, {"lora": {"r": 2, "target_modules": ["c_attn"]}}):
+            weights = []
+            for seed in (1, 1, 2):
+                torch.manual_seed(len(weights))  # what was drawn before must not matter
+                out = go(settings(data, seed=seed, **variant), tmp_path / f"{len(variant)}-{len(weights)}")
+                weights.append((out / "likelihood" / "model.safetensors").read_bytes())
+            assert weights[0] == weights[1] != weights[2]
+
+    def test_a_given_behaviour_model_takes_the_place_of_stage_one(self, data, tmp_path):
+        sft = go(settings(data, "sft"), tmp_path / "sft")
+        out = go(settings(data, behaviour_model=str(sft), behaviour={}), tmp_path / "run")
+        assert not (out / "log-behaviour.jsonl").exists()
+        for name, p in load_causal_lm(out / "behaviour").state_dict().items():
+            assert torch.equal(p, load_causal_lm(sft).state_dict()[name])
+
+    def test_sft_goes_on_with_a_given_model(self, data, tmp_path):
+        first = go(settings(data, "sft"), tmp_path / "first")
+        second = go(settings(data, "sft", behaviour_model=str(first)), tmp_path / "second")
+        before, after = (json.loads((out / "log-behaviour.jsonl").read_text().splitlines()[0]) for out in (first, second))
+        assert after["loss"] != before["loss"]
+
+    def test_stage_two_can_start_from_the_model(self, data, tmp_path):
+        """Its first values are not 1 then, as those of a likelihood model that equals the behaviour model are."""
+        first = {}
+        for start in ("behaviour", "model"):
+            plan = settings(data, start_from=start, behaviour={**STAGE, "max_steps": 30, "save_steps": 30, "learning_rate": 1e-2})
+            out = go(plan, tmp_path / start)
+            first[start] = json.loads((out / "log-likelihood.jsonl").read_text().splitlines()[0])["first_value"]
+        assert first["behaviour"] == pytest.approx(1.0, abs=1e-4)
+        assert first["model"] < 0.99
+
+    def test_half_precision_weights_are_trained_in_float32(self, data, tmp_path):
+        """A step of 1e-4 is lost in a bfloat16 weight."""
+        pretrained = tiny.make("gpt2").to(torch.bfloat16)
+        pretrained.save_pretrained(tmp_path / "model")
+        tiny.tokenizer().save_pretrained(tmp_path / "model")
+        out = train(settings(data, model=str(tmp_path / "model")), tmp_path / "run", quiet=True)
+        for part in ("behaviour", "likelihood"):
+            assert load_causal_lm(out / part).dtype == torch.float32
+
+    def test_filtered_bc_sees_the_best(self, data, tmp_path, monkeypatch):
+        seen = []
+        original = runs.SFTTrainer.__init__
+
+        def __init__(self, model, args, train_dataset, *arguments, **keywords):
+            seen.append(train_dataset)
+            original(self, model, args, train_dataset, *arguments, **keywords)
+
+        monkeypatch.setattr(runs.SFTTrainer, "__init__", __init__)
+        go(settings(data, "filtered-bc", filter_share=0.25), tmp_path / "run")
+        returns = sorted((t.total_return for t in tiny.trajectories(12, seed=5)), reverse=True)
+        assert sorted((sum(row["turn_rewards"]) for row in seen[0]), reverse=True) == pytest.approx(returns[:3])
+
+    def test_longest_reply(self, tmp_path):
+        rows = tiny.dataset(tmp_path, tiny.trajectories(40, seed=2))
+        replies = [len(turn.text.split()) + 1 for t in tiny.trajectories(40, seed=2) for turn in t.agent_turns]
+        assert longest_reply(rows) == max(replies)
+
+    def test_max_length_keeps_whole_turns_in_training_and_play(self, data, tmp_path):
+        out = go(settings(data, behaviour={**STAGE, "max_length": 16}), tmp_path / "run")
+        policy = load_policy(out, temperature=0.0)
+        history = Trajectory([Turn("user", "a b c d\n"), Turn("assistant", "a\n", 0.0)] * 6 + [Turn("user", "a\n")])
+        assert policy.act([history])[0].endswith("\n")
+
+
+def test_configs_have_the_documented_defaults(tmp_path):
+    config = QSFTConfig(output_dir=str(tmp_path))
+    assert config.remove_unused_columns is False
+    assert config.report_to == []
+    assert not config.bf16
+    assert SFTConfig(output_dir=str(tmp_path)).loss_chunk_size == 256
+    assert logging.getLogger("qsft") is runs.logger
