@@ -53,8 +53,8 @@ class StudyRun:
         decoding: which of the study's grids it decodes with.
         data: which of the study's collections it is trained on.
         behaviour_of: name of the run whose model it starts from.
-        settings: overrides of the study's ``model``, ``tokenizer``, ``behaviour`` and ``likelihood``, and any other field
-            of :class:`qsft.training.RunSettings`.
+        settings: overrides of the study's ``model``, ``tokenizer``, ``behaviour`` and ``likelihood``, any other
+            field of :class:`qsft.training.RunSettings`.
     """
 
     name: str

@@ -25,9 +25,9 @@ def data(tmp_path_factory):
     return path
 
 
-def settings(data, method="qsft", **changes):
+def settings(path, method="qsft", **changes):
     stages = {"behaviour": STAGE, "likelihood": STAGE if method == "qsft" else {}}
-    return RunSettings(**{"method": method, "data": data, "model": MODEL, **stages, **changes})
+    return RunSettings(**{"method": method, "data": path, "model": MODEL, **stages, **changes})
 
 
 def go(plan, out, resume=False, tokenizer=None):
@@ -40,7 +40,6 @@ def refused(out, kind, match, action):
         action()
     assert isinstance(raised.value, QSFTError)
     assert "\n" not in str(raised.value)
-    assert str(raised.value).endswith((".", "rewards", "produces", "places", "first"))
     assert not out.exists()
     assert not list(out.parent.glob("*.partial"))
 
@@ -76,7 +75,7 @@ BAD = {
     "max_length too short": ({"behaviour": {**STAGE, "max_length": 3}}, DataError, "raise max_length"),
     "start_from": ({"start_from": "scratch"}, ConfigError, "start_from: 'scratch'"),
     "filter_share": ({"method": "filtered-bc", "likelihood": {}, "filter_share": 0.0}, ConfigError, "filter_share: 0.0"),
-    "no stage 2": ({"method": "sft"}, ConfigError, "likelihood: sft has no second stage"),
+    "no stage 2": ({"method": "sft", "likelihood": {"gamma": 1}}, ConfigError, "likelihood: sft has no second stage"),
     "format": ({"format": "prose"}, ConfigError, "format: 'prose'"),
     "lora argument": ({"lora": {"rank": 2}}, ConfigError, "lora: .*'rank'"),
     "lora target": ({"lora": {"target_modules": ["q_proj"]}}, ConfigError, "lora: .*q_proj"),

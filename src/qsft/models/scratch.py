@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoConfig,
@@ -60,7 +61,9 @@ def load_tokenizer(path: str | Path) -> Any:
         return AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path}: no tokenizer can be loaded from there: {reason}") from error
+        raise CheckpointError(
+            f"{path}: no tokenizer can be loaded from there ({reason}); give another path."
+        ) from error
 
 
 def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, seed: int) -> PreTrainedModel:
@@ -73,11 +76,16 @@ def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, see
         seed: of the weights.
 
     Raises:
-        ConfigError: unknown model type or setting.
+        ConfigError: an unreadable file, an unknown model type, or a setting of the wrong kind.
     """
     if isinstance(settings, (str, Path)):
-        settings = json.loads(Path(settings).read_text(encoding="utf-8"))
-    values = dict(settings)  # type: ignore[arg-type]
+        try:
+            settings = json.loads(Path(settings).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"model: {settings}: cannot be read as JSON ({error}); give a model's config.") from error
+    if not isinstance(settings, dict):
+        raise ConfigError('model: a config is an object of settings, such as {"model_type": "gpt2"}.')
+    values = dict(settings)
     kind = values.pop("model_type", None)
     if kind is None:
         raise ConfigError("model: a config needs model_type, for instance 'gpt2', 'llama' or 'qwen3'.")
@@ -88,8 +96,13 @@ def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, see
         config = AutoConfig.for_model(kind, **values)
     except ValueError as error:
         raise ConfigError(f"model: model_type {kind!r} is unknown to transformers; try 'gpt2' or 'qwen3'.") from error
+    except StrictDataclassError as error:
+        raise ConfigError(f"model: {' '.join(str(error).split())}.") from error
     set_seed(seed)
-    return AutoModelForCausalLM.from_config(config)
+    try:
+        return AutoModelForCausalLM.from_config(config)
+    except ValueError as error:  # sizes that contradict each other, or a type without a language model
+        raise ConfigError(f"model: {str(error).splitlines()[0]}") from error
 
 
 def load_or_make_model(model: str | dict[str, Any] | PreTrainedModel, tokenizer: Any, seed: int) -> PreTrainedModel:

@@ -12,7 +12,6 @@ from qsft.errors import CheckpointError
 from qsft.models.extraction import Extraction
 from qsft.models.policy_model import QSFTPolicyModel, load_causal_lm
 from qsft.models.scratch import load_tokenizer
-from qsft.models.states import pick_dummy_token
 from qsft.policies.model import ModelPolicy
 
 
@@ -43,17 +42,14 @@ def load_policy(
     """
     folder = Path(run)
     record = read_run(folder)
-    tokenizer = load_tokenizer(folder)
     method = record["settings"]["method"]
     if method == "qsft":
         model = QSFTPolicyModel.from_pretrained(folder, extraction=extraction, with_behaviour=with_behaviour, **kwargs)
     else:
-        likelihood = load_causal_lm(folder, **kwargs)
-        vocabulary = likelihood.get_output_embeddings().weight.shape[0]
         model = QSFTPolicyModel.combine(
-            likelihood, None, dummy_token_id=pick_dummy_token(tokenizer, vocabulary), extraction=extraction
+            load_causal_lm(folder, **kwargs), None, dummy_token_id=None, extraction=extraction
         )
-    trajectories = TrajectoryTokenizer.from_dict(tokenizer, record["trajectories"])
+    trajectories = TrajectoryTokenizer.from_dict(load_tokenizer(folder), record["trajectories"])
     if temperature is None:
         temperature = float(model.config.sampling_temperature)
     return ModelPolicy(model, trajectories, method, temperature, int(record["reply_tokens"]), beams, seed)
@@ -64,10 +60,13 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        finished, _ = record["finished"], record["settings"]["method"]
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: no run.json; give the folder of a run of `qsft train`.") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); train again.") from error
-    if not record.get("finished"):
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: is not the record of a run of `qsft train` ({error!r}); give one.") from error
+    if not finished:
         raise CheckpointError(f"{folder}: the run is unfinished; continue it with `qsft train ... --resume`.")
     return record

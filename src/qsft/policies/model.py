@@ -94,7 +94,7 @@ class ModelPolicy:
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        self._random_state = torch.Generator().manual_seed(seed).get_state()
+        self._generator = torch.Generator().manual_seed(seed)
 
     def with_decoding(
         self, extraction: Extraction, temperature: float, beams: int = 1, name: str | None = None
@@ -109,17 +109,20 @@ class ModelPolicy:
             return []
         ids, mask = self._left_padded([self.tokenizer.prompt(history, self.max_new_tokens) for history in histories])
         sampling = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self._random_state)
+        search = {"do_sample": False, "num_beams": self.beams}
+        if self.beams > 1:
+            search["length_penalty"] = 0.0  # the probability of the whole reply, not its mean per token
+        # generate() draws from the global generator of the model's device, which is to stay as it was
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
             output = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=self.max_new_tokens,
                 eos_token_id=self.tokenizer.end_of_turn_ids,
                 pad_token_id=self._pad,
-                **(sampling if self.temperature > 0 else {"do_sample": False, "num_beams": self.beams}),
+                **(sampling if self.temperature > 0 else search),
             )
-            self._random_state = torch.get_rng_state()
         return [self.tokenizer.action_text(self._reply(row)) for row in output[:, ids.shape[1] :].tolist()]
 
     @overload
@@ -178,7 +181,8 @@ class ModelPolicy:
 
     def _plausible(self, read: tuple[Tensor, Tensor, Tensor], place: int, support: float) -> list[TokenValue]:
         prior = read[1][0, place].clone()
-        prior[self.model.config.dummy_token_id] = 0.0
+        if self.model.config.dummy_token_id is not None:
+            prior[self.model.config.dummy_token_id] = 0.0
         tokens = torch.nonzero(prior >= prior.amax() * support).flatten().tolist()
         return sorted((self._token(read, place, token) for token in tokens), key=lambda value: -value.q)
 

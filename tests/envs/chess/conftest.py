@@ -12,8 +12,8 @@ import pytest
 from qsft.envs.chess.engine import EngineSettings
 from qsft.errors import ConfigError
 
-# Speaks UCI, knows the answers it is given, and then does as it is told: "die", "hang" or "mumble". The answers given so
-# far are counted in a file, so that a second process goes on where the first one ended.
+# Speaks UCI and gives the answers it was told to give, of which "die", "hang" and "mumble" are failures. The answers
+# given so far are counted in a file, so that a second process goes on where the first one ended.
 STAND_IN = """\
 #!{python}
 import sys, time

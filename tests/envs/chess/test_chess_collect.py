@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,9 @@ from qsft.envs.rollout import derive_seed, rollout
 from qsft.errors import QSFTError
 
 
-def player(policy: str = "random", workers: int = 1, size: int = 6, name: str = "chess", **options: object) -> ChessPlayer:
+def player(
+    policy: str = "random", workers: int = 1, size: int = 6, name: str = "chess", **options: object
+) -> ChessPlayer:
     options = {"opponent": "random", "max_moves": 6, **options}
     made = ChessPlayer(make(name, **options), make_policy(name, policy, env_options=options), workers)
     made.size = size
@@ -126,16 +127,14 @@ def test_games_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_threads_end_with_the_player() -> None:
-    before = threading.active_count()
     made = player(workers=3)
     made.play(0, 0)
-    assert threading.active_count() > before
+    threads = list(made._executor._threads)
+    assert len(threads) == 3
     del made
-    for _ in range(100):
-        if threading.active_count() == before:
-            break
-        time.sleep(0.02)
-    assert threading.active_count() == before
+    for thread in threads:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_stockfish_games(stockfish: str) -> None:

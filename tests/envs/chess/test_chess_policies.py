@@ -103,10 +103,8 @@ def test_the_mixture_draws_its_players_by_weight(monkeypatch: pytest.MonkeyPatch
     for name in ("chess", "endgames"):
         policy = make_policy(name, "mixture")
         assert isinstance(policy, MixturePolicy)
-        drawn: Counter = Counter()
-        monkeypatch.setattr(policy, "_limited", lambda elo, careless, rng: drawn.update([(elo, careless)]))
-        for seed in range(3000):
-            policy.begin(np.random.default_rng(seed))
+        monkeypatch.setattr(policy, "_limited", lambda elo, careless, rng: (elo, careless))
+        drawn = Counter(policy.begin(np.random.default_rng(seed)) for seed in range(3000))
         parts = [Component(*part) for part in type(make(name)).mixture]
         total = sum(part.weight for part in parts)
         for part in parts:

@@ -44,7 +44,7 @@ class Endgames(Chess):
         move_seconds: float | None = None,
         max_moves: int = 400,
         engine: str | None = None,
-        engine_timeout: float = 10.0,
+        engine_timeout: float = 30.0,
     ) -> None:
         if positions not in POSITIONS:
             raise ConfigError(f"endgames: positions={positions!r} is unknown; use one of {', '.join(POSITIONS)}")

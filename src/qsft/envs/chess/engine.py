@@ -23,13 +23,15 @@ from qsft.errors import ConfigError
 ENVIRONMENT_VARIABLE = "QSFT_STOCKFISH"
 #: Where Debian installs it, which is not on everybody's PATH.
 _DEBIAN = "/usr/games/stockfish"
+#: How much longer a process may take to start than to answer.
+_START_SECONDS = 10.0
 #: Score of giving mate, less the moves to it, in centipawns: beyond all other scores.
 MATE = 100_000
 _LINE = re.compile(rb"multipv (\d+) score (cp|mate) (-?\d+) .* pv (\S+)")
 
 
 class EngineError(EpisodeError):
-    """The engine died, hung or answered nonsense in the middle of a game. It is started again when next asked."""
+    """The engine died, hung or answered nonsense in the middle of a game. It starts again when next asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class EngineSettings:
     """
 
     path: str | None = None
-    timeout: float = 10.0
+    timeout: float = 30.0
 
     def __post_init__(self) -> None:
         if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or not self.timeout > 0:
@@ -103,11 +105,12 @@ class Engine:
         options: UCI options, such as ``UCI_Elo=1350``. One thread and the smallest hash table are set anyway.
     """
 
-    def __init__(self, path: str, timeout: float = 10.0, **options: str | int) -> None:
+    def __init__(self, path: str, timeout: float = 30.0, **options: str | int) -> None:
         self.path = path
         self.timeout = timeout
         self.options = {"Threads": 1, "Hash": 1, **options}
         self._lock = threading.Lock()
+        self._started = False
         self._process: subprocess.Popen[bytes] | None = None
         self._selector: selectors.BaseSelector
         self._unread = b""
@@ -117,6 +120,7 @@ class Engine:
 
         Raises:
             ConfigError: it is no UCI engine.
+            EngineError: it was one before, and does not start now.
         """
         with self._lock:
             if self._process is None or self._process.poll() is not None:
@@ -176,7 +180,7 @@ class Engine:
             what = f"died (exit status {process.returncode})"
             if isinstance(error, TimeoutError):
                 what = f"did not answer within {self.timeout + patience:g} s"
-            raise EngineError(f"engine {self.path} {what}; this game is lost, the next starts it again") from None
+            raise EngineError(f"engine {self.path} {what}") from None
         except BaseException:
             # Interrupted half-way: its answer would be taken for that to the next question.
             self._stop()
@@ -210,10 +214,13 @@ class Engine:
         self._end = weakref.finalize(self, _end, process, self._selector)
         options = "".join(f"setoption name {name} value {value}\n" for name, value in self.options.items())
         try:
-            self._talk("uci\n", b"uciok")
-            self._talk(f"{options}isready\n", b"readyok")
+            self._talk("uci\n", b"uciok", _START_SECONDS)
+            self._talk(f"{options}isready\n", b"readyok", _START_SECONDS)
         except EngineError as error:
-            raise ConfigError(f"chess: {self.path} does not speak UCI as Stockfish does; check its path") from error
+            if self._started:  # a program that spoke UCI before
+                raise
+            raise ConfigError(f"chess: {self.path} is no UCI engine such as Stockfish ({error}); check it") from error
+        self._started = True
 
     def _stop(self) -> None:
         if self._process is not None:

@@ -76,7 +76,7 @@ class Chess(Environment):
         move_seconds: float | None = None,
         max_moves: int = 400,
         engine: str | None = None,
-        engine_timeout: float = 10.0,
+        engine_timeout: float = 30.0,
     ) -> None:
         if isinstance(max_moves, bool) or not isinstance(max_moves, int) or max_moves < 1:
             raise ConfigError(f"{self.name}: max_moves={max_moves!r} is not an integer of at least 1")

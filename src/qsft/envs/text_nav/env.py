@@ -82,15 +82,16 @@ class TextNav(Environment):
         """
         self.check_step(action)
         self._turns += 1
-        house, command = self._house, action.strip()
-        done = house.do(command)
+        command = action.strip()
+        after = self._house.after(command)
+        house = self._house = after or self._house
         solved = house.solved
         self._playing = not (solved or house.failed or self._turns == TURNS)
         info = {} if self._playing else {"success": solved, "position": self._start}
         if solved or house.failed:
             text = SUCCESS if solved else FAILURE
         else:
-            if not done:
+            if after is None:
                 text = REFUSED + "\n"
             elif command.startswith("go "):
                 text = view(house, self.observation)

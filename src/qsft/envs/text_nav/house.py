@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 #: room -> direction -> room
 EXITS: dict[str, dict[str, str]] = {
@@ -39,27 +40,23 @@ THINGS = {
     "fruit": "kitchen",
 }
 HAND, FLOOR, EATEN = "hand", "floor", "eaten"
+Place = tuple[str, str]
 
 
+@dataclass(frozen=True)
 class House:
-    """One state of the house, changed by :meth:`do`.
+    """One state of the house.
 
     Attributes:
         room: where the player is.
         open: the containers that are open.
-        places: where each thing is: ``("hand", "")``, ``("eaten", "")``, ``("floor", room)`` or ``(furniture, room)``.
+        places: where each thing of :data:`THINGS` is, in their order: ``("hand", "")``, ``("eaten", "")``,
+            ``("floor", room)`` or ``(furniture, room)``.
     """
 
-    def __init__(self, room: str) -> None:
-        self.room = room
-        self.open: set[str] = set()
-        self.places = {thing: (FURNITURE[room], room) for thing, room in THINGS.items()}
-
-    def copy(self) -> House:
-        """The same state, to be changed by itself."""
-        house = House(self.room)
-        house.open, house.places = set(self.open), dict(self.places)
-        return house
+    room: str
+    open: frozenset[str] = frozenset()
+    places: tuple[Place, ...] = tuple((FURNITURE[room], room) for room in THINGS.values())
 
     @property
     def furniture(self) -> str | None:
@@ -77,57 +74,66 @@ class House:
         return self.at(HAND, "")
 
     @property
+    def treasure(self) -> Place:
+        """Where the stale food is."""
+        return self.places[0]
+
+    @property
     def solved(self) -> bool:
         """The stale food is in the fridge, and the fridge is closed."""
-        return self.places[TREASURE][0] == "fridge" and "fridge" not in self.open
+        return self.treasure[0] == "fridge" and "fridge" not in self.open
 
     @property
     def failed(self) -> bool:
         """The stale food is eaten."""
-        return self.places[TREASURE][0] == EATEN
+        return self.treasure[0] == EATEN
 
     def at(self, place: str, room: str) -> list[str]:
         """The things at a place, sorted."""
-        return sorted(thing for thing, where in self.places.items() if where == (place, room))
+        return sorted(thing for thing, where in zip(THINGS, self.places, strict=True) if where == (place, room))
 
-    def commands(self) -> list[str]:
+    def commands(self) -> tuple[str, ...]:
         """Everything that can be done now, sorted."""
-        found = [f"go {direction}" for direction in EXITS[self.room]]
-        found += [f"take {thing}" for thing in self.at(FLOOR, self.room)]
-        if self.furniture in CONTAINERS:
-            found.append(f"close {self.furniture}" if self.furniture in self.open else f"open {self.furniture}")
-        if self.furniture is not None and self.reachable:
-            found += [f"take {thing} from {self.furniture}" for thing in self.at(self.furniture, self.room)]
-            put = "insert {} into {}" if self.furniture in CONTAINERS else "put {} on {}"
-            found += [put.format(thing, self.furniture) for thing in self.held]
-        for thing in self.held:
-            found.append(f"drop {thing}")
-            if thing in FOOD:
-                found.append(f"eat {thing}")
-        return sorted(found)
+        return _commands(self)
 
-    def do(self, command: str) -> bool:
-        """Does a command; ``False``, and nothing changed, if it cannot be done now."""
-        if command not in self.commands():
-            return False
-        verb, _, rest = command.partition(" ")
-        if verb == "go":
-            self.room = EXITS[self.room][rest]
-        elif verb == "open":
-            self.open.add(rest)
-        elif verb == "close":
-            self.open.remove(rest)
-        else:
-            thing = next(thing for thing in THINGS if rest == thing or rest.startswith(thing + " "))
-            here = (str(self.furniture), self.room)
-            self.places[thing] = {
-                "take": (HAND, ""),
-                "drop": (FLOOR, self.room),
-                "eat": (EATEN, ""),
-                "put": here,
-                "insert": here,
-            }[verb]
-        return True
+    def after(self, command: str) -> House | None:
+        """The state after a command; ``None`` if it cannot be done now."""
+        return _after(self, command) if command in _commands(self) else None
+
+
+# The same states come up again and again. The bounds keep the memory of a long collection from growing.
+@lru_cache(maxsize=50_000)
+def _commands(house: House) -> tuple[str, ...]:
+    furniture = house.furniture
+    found = [f"go {direction}" for direction in EXITS[house.room]]
+    found += [f"take {thing}" for thing in house.at(FLOOR, house.room)]
+    if furniture in CONTAINERS:
+        found.append(f"close {furniture}" if furniture in house.open else f"open {furniture}")
+    if furniture is not None and house.reachable:
+        found += [f"take {thing} from {furniture}" for thing in house.at(furniture, house.room)]
+        put = "insert {} into {}" if furniture in CONTAINERS else "put {} on {}"
+        found += [put.format(thing, furniture) for thing in house.held]
+    for thing in house.held:
+        found.append(f"drop {thing}")
+        if thing in FOOD:
+            found.append(f"eat {thing}")
+    return tuple(sorted(found))
+
+
+@lru_cache(maxsize=200_000)
+def _after(house: House, command: str) -> House:
+    verb, _, rest = command.partition(" ")
+    if verb == "go":
+        return replace(house, room=EXITS[house.room][rest])
+    if verb == "open":
+        return replace(house, open=house.open | {rest})
+    if verb == "close":
+        return replace(house, open=house.open - {rest})
+    here = (str(house.furniture), house.room)
+    ends = {"take": (HAND, ""), "drop": (FLOOR, house.room), "eat": (EATEN, ""), "put": here, "insert": here}
+    moved = next(thing for thing in THINGS if rest == thing or rest.startswith(thing + " "))
+    places = tuple(ends[verb] if thing == moved else place for thing, place in zip(THINGS, house.places, strict=True))
+    return replace(house, places=places)
 
 
 @cache

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -48,13 +49,17 @@ class NavPolicy(ABC):
     def _command(self, history: Trajectory) -> str:
         first = history.turns[0].text
         if first not in self._rooms:
-            raise DataError(f"text-nav: no episode begins with {first!r:.150}; give the policy the environment's options")
+            raise DataError(
+                f"text-nav: no episode begins with {first!r:.150}; give the policy the environment's options"
+            )
         house = House(self._rooms[first])
         earlier = []
         for turn in history.agent_turns:
-            before, command = house.copy(), turn.text.strip()
-            if house.do(command):
-                earlier.append((before, command))
+            command = turn.text.strip()
+            after = house.after(command)
+            if after is not None:
+                earlier.append((house, command))
+                house = after
         return self.choose(house, earlier)
 
 
@@ -78,44 +83,49 @@ class OptimalPolicy(NavPolicy):
 
 
 class PopulationPolicy(NavPolicy):
-    """Players of whom each knows one half of the house; each episode is played by one of them. The behaviour policy.
+    """Players who know the house in part or forget; each episode is played by one of them. The behaviour policy.
 
-    One kind knows what to do in the bedroom, the bathroom, the office and the living room, where the food is; the other
-    in the dining room, the kitchen, the garden and the backyard, where the fridge is. Where it knows, a player does the
-    right thing with probability ``STEADY``; else, and anywhere else, anything that can be done. So few of them get the
-    food into the fridge, but both kinds together know every step.
+    One kind knows what to do in the bedroom, the bathroom, the office and the living room, where the food is; another in
+    the dining room, the kitchen, the garden and the backyard, where the fridge is; the third everywhere, but it forgets.
+    Where it knows, a player does the right thing with the probability ``STEADY`` of its kind; else, and anywhere else,
+    anything that can be done. So few of them get the food into the fridge, but together they know every step.
 
     Nobody tells the policy who plays: a kind is as likely as its earlier commands make it, which is the same
     distribution of episodes as drawing a player at the start.
     """
 
     name = "population"
-    STEADY: ClassVar[float] = 0.8
-    HALVES: ClassVar[tuple[tuple[str, ...], ...]] = (
-        ("bedroom", "bathroom", "office", "living room"),
-        ("dining room", "kitchen", "garden", "backyard"),
+    #: for each kind: the rooms that it knows -> how steadily it does the right thing there
+    STEADY: ClassVar[tuple[dict[str, float], ...]] = (
+        dict.fromkeys(("bedroom", "bathroom", "office", "living room"), 0.9),
+        dict.fromkeys(("dining room", "kitchen", "garden", "backyard"), 0.9),
+        dict.fromkeys(ROOMS, 0.5),
     )
 
     def choose(self, house: House, earlier: Sequence[tuple[House, str]]) -> str:
-        kinds = np.ones(len(self.HALVES))
+        kinds = [1.0] * len(self.STEADY)
         for before, command in earlier:
-            kinds *= [self._chance(half, before, before.commands(), command) for half in self.HALVES]
-            kinds /= kinds.sum()
+            kinds = [
+                kind * self._chance(steady, before, command) for kind, steady in zip(kinds, self.STEADY, strict=True)
+            ]
+            total = sum(kinds)
+            kinds = [kind / total for kind in kinds]
         commands = house.commands()
         chances = [
-            sum(kind * self._chance(half, house, commands, command) for kind, half in zip(kinds, self.HALVES, strict=True))
+            sum(kind * self._chance(steady, house, command) for kind, steady in zip(kinds, self.STEADY, strict=True))
             for command in commands
         ]
         return commands[int((np.cumsum(chances) <= self.rng.random() * sum(chances)).sum())]
 
-    def _chance(self, half: Sequence[str], house: House, commands: Sequence[str], command: str) -> float:
-        steady = self.STEADY if house.room in half else 0.0
-        return steady * (command == best_command(house)) + (1 - steady) / len(commands)
+    def _chance(self, steady: Mapping[str, float], house: House, command: str) -> float:
+        sure = steady.get(house.room, 0.0)
+        return sure * (command == best_command(house)) + (1 - sure) / len(house.commands())
 
 
+@lru_cache(maxsize=50_000)
 def best_command(house: House) -> str:
     """The first step of the shortest way to the end."""
-    place, room = house.places[TREASURE]
+    place, room = house.treasure
     if place == HAND or place == "fridge":
         room = "kitchen"
     if house.room != room:
