@@ -42,11 +42,15 @@ class TrajectoryCollator:
         pad_token_id: fills ``input_ids`` on the right.
         gamma: discount used for ``returns_to_go``.
         gamma_per: ``"turn"`` discounts once a turn (the default of the whole library), ``"token"`` at every token.
+        floor: ``(low, horizon)``: rewards are shaped by the potential ``low (1 - t / horizon)`` of agent turn t, the worst
+            return from there on when an episode lasts ``horizon`` turns at most. Returns-to-go become what they are
+            above that floor; which policy is best does not change (Ng, Harada, Russell 1999). ``None``: as logged.
     """
 
     pad_token_id: int
     gamma: float = 1.0
     gamma_per: str = "turn"
+    floor: tuple[float, int] | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> TokenBatch:
         states = [self._states(row) for row in rows]
@@ -87,10 +91,12 @@ class TrajectoryCollator:
         turn_end = np.zeros(len(positions), bool)
         turn_end[has_action] = ends_at[tokens]
         rewards = np.zeros(len(positions), np.float32)
-        rewards[turn_end] = row["turn_rewards"]
         terminal = np.zeros(len(positions), bool)
         if row["terminated"]:
             terminal[np.flatnonzero(has_action)[-1]] = True
+        rewards[turn_end] = row["turn_rewards"]
+        if self.floor is not None:
+            rewards[turn_end] += self._shaping(int(turn_end.sum()), bool(row["terminated"]))
         returns = np.zeros(len(positions), np.float64)
         following = 0.0
         for i in np.flatnonzero(has_action)[::-1]:
@@ -106,6 +112,15 @@ class TrajectoryCollator:
             "terminal": terminal,
             "returns_to_go": returns.astype(np.float32),
         }
+
+    def _shaping(self, turns: int, terminated: bool) -> np.ndarray:
+        """``gamma potential(t + 1) - potential(t)`` of each turn; the potential after the end is 0."""
+        assert self.floor is not None
+        low, horizon = self.floor
+        potential = low * np.clip(1 - np.arange(turns + 1) / horizon, 0.0, None)
+        if terminated:
+            potential[-1] = 0.0
+        return (self.gamma * potential[1:] - potential[:-1]).astype(np.float32)
 
 
 def state_positions(agent_mask: Sequence[int], terminated: bool) -> np.ndarray:

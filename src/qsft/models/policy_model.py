@@ -36,6 +36,7 @@ class QSFTPolicyConfig(PreTrainedConfig):
         extraction: arguments of :class:`~qsft.models.extraction.Extraction`.
         dummy_token_id: the token that is never an action; ``None`` where there is none (supervised fine-tuning).
         return_range: ``(low, high)``: a ratio ``V`` stands for the value ``low + V (high - low)``.
+        horizon: with one, for ``low (1 - t / horizon) + V (high - low)`` at agent turn t.
         sampling_temperature: how :class:`~qsft.policies.model.ModelPolicy` draws; 0 for greedy.
     """
 
@@ -49,6 +50,7 @@ class QSFTPolicyConfig(PreTrainedConfig):
         extraction: dict[str, Any] | None = None,
         dummy_token_id: int | None = None,
         return_range: tuple[float, float] = (0.0, 1.0),
+        horizon: int | None = None,
         sampling_temperature: float = 0.0,
         **kwargs: Any,
     ) -> None:
@@ -58,8 +60,15 @@ class QSFTPolicyConfig(PreTrainedConfig):
         self.extraction = extraction or Extraction().to_dict()
         self.dummy_token_id = dummy_token_id
         self.return_range = tuple(return_range)
+        self.horizon = horizon
         self.sampling_temperature = sampling_temperature
         super().__init__(**kwargs)
+
+    def value(self, ratio: float, turn: int) -> float:
+        """A scaled value in reward units, at agent turn ``turn`` (from 0)."""
+        low, high = self.return_range
+        floor = low if self.horizon is None else low * max(1 - turn / self.horizon, 0.0)
+        return floor + min(max(ratio, 0.0), 1.0) * (high - low)
 
 
 class PairCache(Cache):
@@ -115,6 +124,7 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
         dummy_token_id: int | None,
         extraction: Extraction | None = None,
         return_range: tuple[float, float] = (0.0, 1.0),
+        horizon: int | None = None,
     ) -> QSFTPolicyModel:
         """A policy of two models in memory.
 
@@ -128,6 +138,7 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
             extraction=(extraction or Extraction()).to_dict(),
             dummy_token_id=dummy_token_id,
             return_range=return_range,
+            horizon=horizon,
         )
         return cls(config, likelihood, behaviour).eval()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -108,8 +108,8 @@ class ModelPolicy:
         if not histories:
             return []
         ids, mask = self._left_padded([self.tokenizer.prompt(history, self.max_new_tokens) for history in histories])
-        sampling = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
-        search = {"do_sample": False, "num_beams": self.beams}
+        sampling: dict[str, Any] = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
+        search: dict[str, Any] = {"do_sample": False, "num_beams": self.beams}
         if self.beams > 1:
             search["length_penalty"] = 0.0  # the probability of the whole reply, not its mean per token
         # generate() draws from the global generator of the model's device, which is to stay as it was
@@ -149,7 +149,8 @@ class ModelPolicy:
         """
         prompt = self.tokenizer.prompt(history, self.max_new_tokens)
         if candidates is None:
-            return self._plausible(self._read(torch.tensor([prompt], device=self.model.device)), -1, support)
+            read = self._read(torch.tensor([prompt], device=self.model.device), history)
+            return self._plausible(read, -1, support)
         return [self._reply_value(history, prompt, reply, support) for reply in candidates]
 
     @torch.no_grad()
@@ -169,12 +170,11 @@ class ModelPolicy:
         chosen, logps = SupportRule(threshold=support).select(prior[:, -1], self.model.config.dummy_token_id)
         q = ratios[:, -1].gather(1, chosen.clamp_min(0)).clamp(0, 1).masked_fill(chosen < 0, 0.0)
         values = max_value(q, logps) if backup_beta is None else soft_value(q, logps, backup_beta)
-        low, high = self.model.config.return_range
-        return (low + values * (high - low)).tolist()
+        return [self.model.config.value(v, _turn(h)) for v, h in zip(values.tolist(), histories, strict=True)]
 
     def _reply_value(self, history: Trajectory, prompt: list[int], reply: str, support: float) -> ReplyValue:
         ids = self.tokenizer.reply(history, reply)
-        read = self._read(torch.tensor([[*prompt, *ids]], device=self.model.device))
+        read = self._read(torch.tensor([[*prompt, *ids]], device=self.model.device), history)
         places = range(len(prompt) - 1, len(prompt) - 1 + len(ids))
         tokens = [self._token(read, place, token) for place, token in zip(places, ids, strict=True)]
         return ReplyValue(reply, tokens[-1].q, tokens, [self._plausible(read, place, support) for place in places])
@@ -187,15 +187,15 @@ class ModelPolicy:
         return sorted((self._token(read, place, token) for token in tokens), key=lambda value: -value.q)
 
     @torch.no_grad()
-    def _read(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _read(self, ids: Tensor, history: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
         ratios, prior = self.model.q_ratios(ids)
         logits = self.model(input_ids=ids).logits
         if self.temperature > 0:
             policy = torch.softmax(logits / self.temperature, dim=-1)
         else:
             policy = torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
-        low, high = self.model.config.return_range
-        return low + ratios.clamp(0, 1) * (high - low), prior.exp(), policy
+        worst, best = (self.model.config.value(ratio, _turn(history)) for ratio in (0.0, 1.0))
+        return worst + ratios.clamp(0, 1) * (best - worst), prior.exp(), policy
 
     def _token(self, read: tuple[Tensor, Tensor, Tensor], place: int, token: int) -> TokenValue:
         q, prior, policy = (float(values[0, place, token]) for values in read)
@@ -221,3 +221,8 @@ class ModelPolicy:
             if token in self.tokenizer.end_of_turn_ids:
                 return generated[: i + 1]
         return generated
+
+
+def _turn(history: Trajectory) -> int:
+    """Number of the agent's next turn, from 0."""
+    return sum(1 for _ in history.agent_turns)

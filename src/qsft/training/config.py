@@ -68,6 +68,10 @@ class QSFTConfig(SFTConfig):
         gamma: discount.
         gamma_per: ``"turn"`` or ``"token"``.
         return_low, return_high: bounds on every return-to-go in reward units; ``None`` reads them off the data.
+        horizon: agent turns that an episode can last, where that is known and every turn can cost as much as another.
+            Values then count from the worst return still possible, ``return_low (1 - t / horizon)`` at turn t, instead
+            of from ``return_low``. The policy weighs actions by *ratios* of values, which this makes large where little
+            is left to lose; the best policy stays the same (potential-based shaping). ``None``: off.
         target_rate: alpha of the target network's moving average.
         support: ``"relative"`` or ``"absolute"`` threshold on the behaviour model's probabilities.
         support_threshold: see :class:`qsft.models.support.SupportRule`.
@@ -84,6 +88,7 @@ class QSFTConfig(SFTConfig):
     gamma_per: Literal["turn", "token"] = "turn"
     return_low: float | None = None
     return_high: float | None = None
+    horizon: int | None = None
     target_rate: float = 0.005
     support: Literal["relative", "absolute"] = "relative"
     support_threshold: float = 0.1
@@ -99,6 +104,8 @@ class QSFTConfig(SFTConfig):
         _within("trace", self.trace, 0.0, 1.0)
         _within("monte_carlo_first", self.monte_carlo_first, 0.0, 1.0)
         _within("target_rate", self.target_rate, 0.0, 1.0)
+        if self.horizon is not None and (self.horizon < 1 or self.gamma_per == "token"):
+            raise ConfigError(f"horizon: {self.horizon}: must be at least 1, and needs gamma_per 'turn'.")
         if self.backup_beta <= 0:
             raise ConfigError(f"backup_beta: {self.backup_beta} must be positive; 15 is a good start.")
         SupportRule(self.support, self.support_threshold, self.support_max_tokens)

@@ -267,6 +267,8 @@ class _Run:
         assert config is not None
         behaviour_dir, likelihood_dir = self.out / BEHAVIOUR_DIR, self.out / LIKELIHOOD_DIR
         # what can be refused is refused before hours of training
+        if config.horizon is not None and self.sft_config.max_length is not None:
+            raise ConfigError("horizon: turns are counted from an episode's start, which max_length cuts; use one of them.")
         returns = _return_range(config, dataset, self.settings.data)
         config.return_low, config.return_high = returns
         rule = SupportRule(config.support, config.support_threshold, config.support_max_tokens)
@@ -283,7 +285,11 @@ class _Run:
         if not likelihood_dir.exists():
             self._likelihood(dataset, behaviour, rule, dummy)
         policy = QSFTPolicyModel.combine(
-            load_causal_lm(likelihood_dir), behaviour, dummy_token_id=dummy, return_range=returns
+            load_causal_lm(likelihood_dir),
+            behaviour,
+            dummy_token_id=dummy,
+            return_range=returns,
+            horizon=config.horizon,
         )
         policy.config.architectures = [type(policy).__name__]
         policy.config.save_pretrained(self.out)

@@ -214,14 +214,15 @@ class QSFTTrainer(SFTTrainer):
             trace=args.trace,
             gamma=args.gamma,
             gamma_per=args.gamma_per,
-            return_range=(args.return_low, args.return_high),
+            return_range=value_range(args),
             dummy_id=pick_dummy_token(tokenizer, output_head(model)[0].shape[0], args.dummy_token),
         )
         return QLoss(model, make_target(model), settings, args.loss_chunk_size)
 
     def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
         assert isinstance(args, QSFTConfig)
-        return TrajectoryCollator(pad_token(tokenizer), args.gamma, args.gamma_per)
+        floor = None if args.horizon is None else (float(args.return_low or 0.0), args.horizon)
+        return TrajectoryCollator(pad_token(tokenizer), args.gamma, args.gamma_per, floor)
 
     @property
     def target(self) -> TargetNetwork:
@@ -259,6 +260,14 @@ class QSFTTrainer(SFTTrainer):
             raise CheckpointError(
                 f"{path}: the target network cannot be read ({str(error).splitlines()[0]}); delete the checkpoint."
             ) from error
+
+
+def value_range(args: QSFTConfig) -> tuple[float, float]:
+    """What a scaled value of 0 and of 1 stands for: the return range, or with a horizon its width above the floor."""
+    assert args.return_low is not None and args.return_high is not None
+    if args.horizon is None:
+        return args.return_low, args.return_high
+    return 0.0, args.return_high - args.return_low
 
 
 class _FollowModel(TrainerCallback):

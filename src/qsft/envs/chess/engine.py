@@ -202,7 +202,12 @@ class Engine:
         self._stop()
         try:
             process = subprocess.Popen(
-                [self.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+                [self.path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                start_new_session=True,  # so that Ctrl-C is for us alone; the engine ends when its input does
             )
         except OSError as error:
             raise ConfigError(f"chess: cannot run the engine {self.path} ({error.strerror}); check its path") from error

@@ -8,7 +8,7 @@ from qsft.envs.twenty_questions.policies import Player, PopulationPolicy
 
 
 class CityPopulationPolicy(PopulationPolicy):
-    """The population of Twenty Questions, less attentive: cities are fewer than objects and open questions tell more."""
+    """The population of Twenty Questions, less attentive: there are fewer cities, and open questions tell more."""
 
     PLAYERS: ClassVar[tuple[Player, ...]] = (
         Player(0.64, 0.05, 0.30, 0.40),

@@ -35,11 +35,12 @@ class MazeGame(Environment):
     is, costs 1 and ends the episode with ``"Failure\\n"`` (``terminated``: the limit is part of the game).
 
     At the end ``info`` holds ``success``, ``maze`` and ``position``, where it began.
-    ``reset(options={"maze": "umaze", "position": [3, 1]})`` pins these: row and column, the upper left corner is [0, 0].
+    ``reset(options={"maze": "umaze", "position": [3, 1]})`` pins these; the position is [row, column] from the upper
+    left corner, which is [0, 0].
 
     Args:
-        maze: ``"double-t"`` (25 starts, the goal 7.84 moves away on average), ``"umaze"``, or a list of them, from which
-            each episode draws.
+        maze: ``"double-t"`` (25 starts, the goal 7.84 moves away on average), ``"umaze"``, or a list of them, from
+            which each episode draws.
         observation: ``"full"`` tells goal, position and adjacent walls; ``"partial"`` the walls alone.
         invalid_reward: finite and at most 0.
 
@@ -131,9 +132,9 @@ class MazeGame(Environment):
         info = {"success": observation == SUCCESS, "maze": self._maze.name, "position": list(self._start)}
         return observation, reward, True, False, info
 
-    def symbols(self) -> list[str]:
-        """The words and numbers of the texts with their marks, and a newline."""
-        return symbols(self.mazes, self.observation)
+    def symbols(self, whole_actions: bool = False) -> list[str]:
+        """The words and numbers of the texts with their marks, and a newline; or the four moves whole."""
+        return symbols(self.mazes, self.observation, whole_actions)
 
     def typed_action(self, text: str) -> str:
         """``"up"`` and ``"move up"`` alike."""

@@ -71,7 +71,7 @@ class MazePolicy(ABC):
     def _checked(self, belief: int | None, observation: str) -> int:
         if belief is None:
             raise DataError(
-                f"maze: no place looks like {observation!r:.150}; give the policy the environment's maze and observation"
+                f"maze: no place looks like {observation!r:.150}; give the policy the environment's options"
             )
         return belief
 
@@ -119,13 +119,13 @@ class OptimalPolicy(MazePolicy):
 class PopulationPolicy(MazePolicy):
     """Players of whom each knows one part of the maze; each episode is played by one of them. The behaviour policy.
 
-    The parts are thirds of the way: the cells far from the goal, those in the middle, those near it. In the part that it
-    knows, a player takes the shortest way with probability ``STEADY``, anywhere else it goes away from the goal with
+    The parts are thirds of the way: the cells far from the goal, those in the middle, those near it. In the part that
+    it knows, a player takes the shortest way with probability ``STEADY``, anywhere else it goes away from the goal with
     probability ``MISLED``; else it makes any of the four moves. So no player finds the goal quickly from far away, but
     all of them together know every step.
 
-    Where it cannot tell at which of several places it is, it supposes one of them at random. Nobody tells the policy who
-    plays: a kind of player is as likely as its earlier moves make it, which is the same distribution of episodes as
+    Where it cannot tell at which of several places it is, it supposes one of them at random. Nobody tells the policy
+    who plays: a kind of player is as likely as its earlier moves make it, which is the same distribution of episodes as
     drawing a player at the start.
     """
 

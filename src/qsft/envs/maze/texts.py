@@ -34,10 +34,12 @@ def observation_text(maze: Maze, cell: Cell, observation: str) -> str:
     return f"The goal is at position {goal}. Your current position is at position {here}. {walls}\n"
 
 
-def symbols(mazes: tuple[Maze, ...], observation: str) -> list[str]:
-    """Everything between blanks in the texts, for a word-level tokenizer."""
+def symbols(mazes: tuple[Maze, ...], observation: str, whole_actions: bool) -> list[str]:
+    """Everything between blanks in the texts, for a word-level tokenizer; the actions in one piece if asked for."""
     texts = [observation_text(maze, cell, observation) for maze in mazes for cell in maze.cells]
-    pieces = {piece for text in (*texts, *ACTIONS.values(), SUCCESS, FAILURE) for piece in text.split()}
+    pieces = {piece for text in (*texts, SUCCESS, FAILURE) for piece in text.split()}
+    for action in ACTIONS.values():
+        pieces.update([action.strip()] if whole_actions else action.split())
     return ["\n", *sorted(pieces)]
 
 

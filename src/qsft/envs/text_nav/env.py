@@ -27,9 +27,10 @@ TURNS = 15
 class TextNav(Environment):
     """Carry the stale food from the living room into the fridge, and close it; after LMRL-Gym's game (see its README).
 
-    An action is a command, ``"go west\\n"``; each observation ends with the list of those that can be done. Anything else
-    is refused and costs a turn. Reward 1 for the turn that ends with the stale food in the closed fridge, else 0. Eating
-    the stale food ends the episode, and so does the fifteenth turn (``terminated``: the limit is part of the game).
+    An action is a command, ``"go west\\n"``; each observation ends with the list of those that can be done. Anything
+    else is refused and costs a turn. Reward 1 for the turn that ends with the stale food in the closed fridge, else 0.
+    Eating the stale food ends the episode, and so does the fifteenth turn (``terminated``: the limit is part of the
+    game).
 
     At the end ``info`` holds ``success`` and ``position``, the room where it began.
     ``reset(options={"position": "kitchen"})`` pins that room.
@@ -100,9 +101,9 @@ class TextNav(Environment):
             text += state_lines(house, self.observation)
         return text, float(solved), not self._playing, False, info
 
-    def symbols(self) -> list[str]:
-        """The words of the texts with their marks, and a newline."""
-        return symbols()
+    def symbols(self, whole_actions: bool = False) -> list[str]:
+        """The words of the texts with their marks, and a newline; or all commands whole, and the marks alone."""
+        return symbols(whole_actions)
 
 
 def first_observation(room: str, observation: str) -> str:

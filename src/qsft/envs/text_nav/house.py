@@ -136,6 +136,18 @@ def _after(house: House, command: str) -> House:
     return replace(house, places=places)
 
 
+def every_command() -> list[str]:
+    """All commands that can ever be done, sorted."""
+    found = {f"go {direction}" for exits in EXITS.values() for direction in exits}
+    found |= {f"{verb} {container}" for verb in ("open", "close") for container in CONTAINERS}
+    found |= {f"eat {thing}" for thing in FOOD}
+    for thing in THINGS:
+        found |= {f"take {thing}", f"drop {thing}", f"put {thing} on table"}
+        found |= {f"take {thing} from {furniture}" for furniture in FURNITURE.values()}
+        found |= {f"insert {thing} into {container}" for container in CONTAINERS}
+    return sorted(found)
+
+
 @cache
 def way(start: str, end: str) -> tuple[str, ...]:
     """The directions of a shortest way between two rooms, the first in the order of :data:`EXITS`."""

@@ -85,10 +85,11 @@ class OptimalPolicy(NavPolicy):
 class PopulationPolicy(NavPolicy):
     """Players who know the house in part or forget; each episode is played by one of them. The behaviour policy.
 
-    One kind knows what to do in the bedroom, the bathroom, the office and the living room, where the food is; another in
-    the dining room, the kitchen, the garden and the backyard, where the fridge is; the third everywhere, but it forgets.
-    Where it knows, a player does the right thing with the probability ``STEADY`` of its kind; else, and anywhere else,
-    anything that can be done. So few of them get the food into the fridge, but together they know every step.
+    One kind knows what to do in the bedroom, the bathroom, the office and the living room, where the food is; another
+    in the dining room, the kitchen, the garden and the backyard, where the fridge is; the third everywhere, but it
+    forgets. Where it knows, a player does the right thing with the probability ``STEADY`` of its kind; else, and
+    anywhere else, anything that can be done. So few of them get the food into the fridge, but together they know every
+    step.
 
     Nobody tells the policy who plays: a kind is as likely as its earlier commands make it, which is the same
     distribution of episodes as drawing a player at the start.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qsft.envs.text_nav.house import CONTAINERS, EXITS, FLOOR, FURNITURE, ROOMS, THINGS, House
+from qsft.envs.text_nav.house import CONTAINERS, EXITS, FLOOR, FURNITURE, ROOMS, THINGS, House, every_command
 
 OBSERVATIONS = ("full", "partial")
 OBJECTIVE = "Your objective is to put the stale food on the table in the living room into the fridge in the kitchen.\n"
@@ -43,13 +43,17 @@ def done_text(house: House, command: str) -> str:
     return f"You {verb} the {rest}."
 
 
-def symbols() -> list[str]:
-    """Everything between blanks in the texts, for a word-level tokenizer: each word with the marks that may follow it."""
+def symbols(whole_actions: bool) -> list[str]:
+    """Everything between blanks in the texts, for a word-level tokenizer: each word with the marks that may follow it.
+
+    With ``whole_actions`` also every command in one piece, and the marks that follow commands in the list of them.
+    """
     texts = [OBJECTIVE, REFUSED, SUCCESS, FAILURE, "Admissible commands: You are in the On floor you see and a some"]
     texts += ["There is an exit are exits to the", "carry nothing open close go take from put on insert into drop eat"]
     texts += ["It is empty a closed open with in it", *ROOMS, *THINGS, *FURNITURE.values(), *EXITS["kitchen"], "south"]
     words = {word.rstrip(".,") for text in texts for word in text.split()}
-    return ["\n", *sorted(word + mark for word in words for mark in ("", ".", ","))]
+    pieces = sorted(word + mark for word in words for mark in ("", ".", ","))
+    return ["\n", *pieces, ",", *every_command()] if whole_actions else ["\n", *pieces]
 
 
 def _furniture(house: House, name: str) -> str:

@@ -28,8 +28,8 @@ class TwentyQuestions(QuestionGame):
     Args:
         oracle: who answers. ``"table"``: our own table of 158 objects x 158 attributes. A mapping: a model behind an
             OpenAI-compatible endpoint, ``{"base_url": ..., "model": ...}`` and what else
-            :class:`~qsft.envs.twenty_questions.oracles.Endpoint` takes. A callable ``(names, question) -> answer``: such
-            as :class:`~qsft.envs.twenty_questions.oracles.ModelOracle` around a local model.
+            :class:`~qsft.envs.twenty_questions.oracles.Endpoint` takes. A callable ``(names, question) -> answer``:
+            such as :class:`~qsft.envs.twenty_questions.oracles.ModelOracle` around a local model.
         objects: other objects than ours, each ``"Name;Other name"``; they need another oracle than the table.
         nouns: a noun tagger, ``tokens -> those that are nouns``. Default: the words of the objects' names and the nouns
             of the table's questions are the nouns.

@@ -66,7 +66,7 @@ class QuestionGame(Environment):
             return TableOracle(self.world)
         if isinstance(oracle, Mapping):
             try:
-                # One for all environments with these settings: they share its memory, and know together that it is down.
+                # One for all environments with these settings: they share its memory and know together if it is down.
                 return _endpoint_oracle(self.kind, **oracle)
             except TypeError as error:
                 raise ConfigError(
@@ -76,7 +76,7 @@ class QuestionGame(Environment):
         if callable(oracle):
             return oracle
         raise ConfigError(
-            f"{self.name}: oracle={oracle!r:.60} is none; give 'table', a mapping with base_url and model, or a callable"
+            f"{self.name}: oracle={oracle!r:.60} is none; give 'table', base_url and model in a mapping, or a callable"
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -114,15 +114,17 @@ class QuestionGame(Environment):
         info = {} if self._playing else {"success": found, self.kind: self._item.names[0]}
         return answer + "\n", 0.0 if found else -1.0, not self._playing, False, info
 
-    def symbols(self) -> list[str]:
+    def symbols(self, whole_actions: bool = False) -> list[str]:
         """Every piece of the texts of the world's questions, guesses and answers, and a newline.
+
+        With ``whole_actions`` each wording of a question or a guess is one piece.
 
         Raises:
             ConfigError: with items of one's own or another oracle than the table, whose texts are not known.
         """
         if not isinstance(self.oracle, TableOracle):
-            return super().symbols()
-        return [FIRST_OBSERVATION.strip(), "\n", *self.world.pieces()]
+            return super().symbols(whole_actions)
+        return [FIRST_OBSERVATION.strip(), "\n", *self.world.pieces(whole_actions)]
 
     def block_player(self, policy: Policy) -> BlockPlayer | None:
         from qsft.envs.twenty_questions.collect import QuestionPlayer

@@ -59,6 +59,7 @@ class QuestionPolicy(ABC):
 
     def update_belief(self, belief: NDArray[np.float64], fitting: Fitting, moves: Moves) -> None:
         """Changes ``belief`` in place by a move of each game, chosen when ``fitting`` was what fitted."""
+        return  # most players remember nothing else
 
     def wording(self, moves: Moves) -> Moves:
         """Which of a move's wordings is used, ``[G]``: the plainest half of the time, else any."""

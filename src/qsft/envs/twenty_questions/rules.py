@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from itertools import zip_longest
 
 #: A noun tagger: the tokens of a question -> those that are nouns.
 Tagger = Callable[[Sequence[str]], Collection[str]]
@@ -70,7 +71,7 @@ def names_item(question: str, names: Sequence[str], nouns: Tagger | None) -> boo
     if nouns is not None:
         tagged = nouns(words)
         free = _FREE_NOUNS.union(*spelt)
-        for word, following in zip(words, [*words[1:], ""], strict=True):
+        for word, following in zip_longest(words, words[1:]):
             if word in tagged and word not in free and following != "of":
                 return False
     return any(words[-len(name) :] == name for name in spelt if name)

@@ -113,11 +113,13 @@ class World:
         """The possible answers to a move, in the order of their numbers."""
         return self.questions[move].replies if move < len(self.questions) else (NO, YES)
 
-    def pieces(self) -> list[str]:
-        """Everything between blanks in the texts of all moves and replies, sorted."""
-        found: set[str] = {NO, YES}
+    def pieces(self, whole_moves: bool = False) -> list[str]:
+        """Everything between blanks in the texts of all moves and replies, sorted; or the moves' texts whole."""
+        found: set[str] = set()
         for move in range(len(self.outcomes)):
-            for text in (*self.forms(move), *self.replies(move)):
+            for text in self.forms(move):
+                found.update([text] if whole_moves else text.split(" "))
+            for text in self.replies(move):
                 found.update(text.split(" "))
         return sorted(found)
 
