@@ -195,7 +195,6 @@ def test_long_histories_leave_room_for_the_reply(models):
     long = history(*["a b c d\n", "e f g\n"] * 10, "h\n")
     kept = history(*["a b c d\n", "e f g\n"] * 5, "h\n")
     assert len(ids_of(kept)) + 8 <= 64 < len(ids_of(long))
-    policy.tokenizer.prompt(long)
     shown = policy.tokenizer.prompt(long, 8)
     assert len(shown) <= 56
     assert shown[1:] == ids_of(long)[-len(shown) + 1 :]
@@ -217,7 +216,11 @@ def test_another_decoding_of_the_same_models(models):
 
 @pytest.mark.parametrize(
     ("settings", "match"),
-    [({"temperature": -1.0}, "temperature"), ({"beams": 0}, "beams"), ({"beams": 2, "temperature": 1.0}, "beam search needs")],
+    [
+        ({"temperature": -1.0}, "temperature"),
+        ({"beams": 0}, "beams"),
+        ({"beams": 2, "temperature": 1.0}, "beam search needs"),
+    ],
 )
 def test_bad_settings(models, settings, match):
     with pytest.raises(ConfigError, match=match):

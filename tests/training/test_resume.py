@@ -162,7 +162,14 @@ def test_killed_in_a_step(stage, step, data, reference, tmp_path, monkeypatch):
 def test_killed_again_and_again(variant, data, reference, tmp_path, monkeypatch):
     out = tmp_path / "run"
     plan = settings(data, variant)
-    kills = [("behaviour", 2), ("behaviour", 5), ("behaviour", 9), ("likelihood", 1), ("likelihood", 6), ("likelihood", 9)]
+    kills = [
+        ("behaviour", 2),
+        ("behaviour", 5),
+        ("behaviour", 9),
+        ("likelihood", 1),
+        ("likelihood", 6),
+        ("likelihood", 9),
+    ]
     for i, (stage, step) in enumerate(kills):
         interrupted(plan, out, monkeypatch, lambda p, at=(stage, step): kill_in_step(p, *at), resume=i > 0)
     go(plan, out, resume=True)

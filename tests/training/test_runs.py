@@ -154,7 +154,9 @@ class TestFolder:
     def test_something_else_is_there(self, data, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
         for resume in (False, True):
-            self.one_line("not empty and holds no run", lambda resume=resume: go(settings(data), tmp_path, resume=resume))
+            self.one_line(
+                "not empty and holds no run", lambda resume=resume: go(settings(data), tmp_path, resume=resume)
+            )
         assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
     def test_a_file_is_there(self, data, tmp_path):
@@ -198,7 +200,9 @@ class TestFolder:
             patched.setattr(runs.SFTTrainer, "train", lambda *a, **k: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 go(settings(data), tmp_path / "run")
-        self.one_line("the run is unfinished; continue it with .*--resume", lambda: load_policy(tmp_path / "run"), CheckpointError)
+        self.one_line(
+            "the run is unfinished; continue it with .*--resume", lambda: load_policy(tmp_path / "run"), CheckpointError
+        )
 
     def test_refused_while_resuming_nothing_is_taken_away(self, data, tmp_path, monkeypatch):
         with monkeypatch.context() as patched:
@@ -218,7 +222,9 @@ class TestFolder:
         (checkpoint,) = (tmp_path / "run").glob("checkpoints/behaviour/checkpoint-*")
         (checkpoint / "model.safetensors").write_bytes(b"\0" * 100)
         plan = settings(data, behaviour={**STAGE, "max_steps": 1})
-        self.one_line("checkpoint-1: the checkpoint cannot be read", lambda: go(plan, tmp_path / "run", True), CheckpointError)
+        self.one_line(
+            "checkpoint-1: the checkpoint cannot be read", lambda: go(plan, tmp_path / "run", True), CheckpointError
+        )
 
 
 class TestResults:
@@ -264,14 +270,18 @@ class TestResults:
     def test_sft_goes_on_with_a_given_model(self, data, tmp_path):
         first = go(settings(data, "sft"), tmp_path / "first")
         second = go(settings(data, "sft", behaviour_model=str(first)), tmp_path / "second")
-        before, after = (json.loads((out / "log-behaviour.jsonl").read_text().splitlines()[0]) for out in (first, second))
+        before, after = (
+            json.loads((out / "log-behaviour.jsonl").read_text().splitlines()[0]) for out in (first, second)
+        )
         assert after["loss"] != before["loss"]
 
     def test_stage_two_can_start_from_the_model(self, data, tmp_path):
         """Its first values are not 1 then, as those of a likelihood model that equals the behaviour model are."""
         first = {}
         for start in ("behaviour", "model"):
-            plan = settings(data, start_from=start, behaviour={**STAGE, "max_steps": 30, "save_steps": 30, "learning_rate": 1e-2})
+            plan = settings(
+                data, start_from=start, behaviour={**STAGE, "max_steps": 30, "save_steps": 30, "learning_rate": 1e-2}
+            )
             out = go(plan, tmp_path / start)
             first[start] = json.loads((out / "log-likelihood.jsonl").read_text().splitlines()[0])["first_value"]
         assert first["behaviour"] == pytest.approx(1.0, abs=1e-4)

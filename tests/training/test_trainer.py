@@ -47,9 +47,7 @@ def trainer(kind, data, folder, model=None, eval_dataset=None, **settings):
     model = tiny.make("gpt2", seed=10) if model is None else model
     if kind == "sft":
         return SFTTrainer(model, SFTConfig(**settings), data, tiny.tokenizer(), eval_dataset=eval_dataset)
-    return QSFTTrainer(
-        model, QSFTConfig(**{**RANGE, **settings}), data, tiny.tokenizer(), eval_dataset=eval_dataset
-    )
+    return QSFTTrainer(model, QSFTConfig(**{**RANGE, **settings}), data, tiny.tokenizer(), eval_dataset=eval_dataset)
 
 
 def weights(trained):

@@ -1,0 +1,120 @@
+"""From the folder of a run to a player."""
+
+import json
+import shutil
+
+import pytest
+
+from qsft.data import Trajectory, Turn, write_trajectories
+from qsft.errors import CheckpointError, ConfigError
+from qsft.models import Extraction, load_causal_lm
+from qsft.policies import load_policy
+from qsft.training import RunSettings, train
+from tests.models import tiny
+
+STAGE = {"max_steps": 2, "per_device_train_batch_size": 4, "use_cpu": True, "logging_steps": 1, "save_strategy": "no"}
+HISTORIES = [Trajectory([Turn("user", text)]) for text in ("a b\n", "c\n", "d e f\n")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    write_trajectories(folder / "data.jsonl", tiny.trajectories(12, seed=5))
+    model = {"model_type": "gpt2", **tiny.SIZES["gpt2"]}
+    for method in ("qsft", "sft"):
+        stages = {"behaviour": STAGE, "likelihood": STAGE if method == "qsft" else {}}
+        plan = RunSettings(method, folder / "data.jsonl", model, **stages)
+        train(plan, folder / method, tokenizer=tiny.tokenizer(), quiet=True)
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished / "qsft", tmp_path / "run")
+
+
+def test_q_sft(finished):
+    policy = load_policy(finished / "qsft")
+    assert policy.name == "qsft"
+    assert policy.temperature == 1.0
+    assert policy.max_new_tokens == 4  # three letters and the end of the turn, as in the data
+    assert policy.model.behaviour is None
+    assert policy.model.config.dummy_token_id == 0
+    replies = load_policy(finished / "qsft", temperature=0.0).act(HISTORIES)
+    assert all(reply.endswith("\n") for reply in replies)
+    value = load_policy(finished / "qsft", extraction=Extraction("value"), temperature=0.0)
+    assert value.model.behaviour is not None
+    assert value.q_values(HISTORIES[0])
+    assert load_policy(finished / "qsft", with_behaviour=True).q_values(HISTORIES[0])
+
+
+def test_the_seed_of_sampling(finished):
+    games = [[load_policy(finished / "qsft", seed=seed).act(HISTORIES) for _ in range(2)] for seed in (1, 2)]
+    assert games[0][0] == games[0][1] != games[1][0]
+
+
+def test_sft(finished):
+    policy = load_policy(finished / "sft", temperature=0.0)
+    assert policy.name == "sft"
+    assert type(policy.model.likelihood) is type(load_causal_lm(finished / "sft"))
+    with pytest.raises(ConfigError, match="needs the behaviour model"):
+        load_policy(finished / "sft", extraction=Extraction("value"))
+
+
+def test_sft_needs_no_dummy_token(finished, tmp_path):
+    """As with GPT-2, whose only special token ends texts, and which has no unused row."""
+    run = shutil.copytree(finished / "sft", tmp_path / "run")
+    tokenizer = tiny.tokenizer()
+    for name in ("pad_token", "unk_token", "bos_token"):
+        setattr(tokenizer, name, tokenizer.eos_token)
+    tokenizer.save_pretrained(run)
+    policy = load_policy(run, temperature=0.0)
+    assert policy.model.config.dummy_token_id is None
+    assert policy.act(HISTORIES)[0].endswith("\n")
+
+
+class TestErrors:
+    def refused(self, match, *arguments, **keywords):
+        with pytest.raises(CheckpointError, match=match) as raised:
+            load_policy(*arguments, **keywords)
+        assert "\n" not in str(raised.value)
+
+    def test_no_run(self, tmp_path):
+        self.refused("no run.json; give the folder of a run", tmp_path)
+        self.refused("no run.json", tmp_path / "nowhere")
+
+    @pytest.mark.parametrize("content", ["{", "[1]", "3", "{}", '{"finished": true, "settings": {}}'])
+    def test_a_broken_record(self, content, run):
+        (run / "run.json").write_text(content)
+        self.refused("run.json: (cannot be read|is not the record of a run)", run)
+
+    def test_unfinished(self, run):
+        record = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps({**record, "finished": False}))
+        self.refused("unfinished; continue it with `qsft train ... --resume`", run)
+
+    @pytest.mark.parametrize("part", ["likelihood", "behaviour"])
+    def test_a_model_is_missing(self, part, run):
+        shutil.rmtree(run / part)
+        self.refused(f"{part}: the folder is missing", run, with_behaviour=True)
+
+    def test_no_tokenizer(self, run):
+        for path in run.glob("tokenizer*"):
+            path.unlink()
+        self.refused("no tokenizer can be loaded", run)
+
+    def test_weights_of_another_architecture(self, run):
+        shutil.rmtree(run / "likelihood")
+        tiny.make("llama").save_pretrained(run / "likelihood")
+        config = json.loads((run / "likelihood" / "config.json").read_text())
+        (run / "likelihood" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
+        self.refused("do not fit the architecture", run)
+
+    def test_models_of_different_vocabularies(self, run):
+        shutil.rmtree(run / "behaviour")
+        tiny.make("gpt2", vocab_size=20).save_pretrained(run / "behaviour")
+        self.refused("13 output tokens and the behaviour model 20", run, with_behaviour=True)
+
+    def test_damaged_weights(self, run):
+        (run / "likelihood" / "model.safetensors").write_bytes(b"\0" * 40)
+        self.refused("cannot be loaded", run)
