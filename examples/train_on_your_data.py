@@ -32,7 +32,9 @@ def main() -> None:
     for episode in islice(load_trajectories(arguments.data), 3):
         first = next(i for i, turn in enumerate(episode.turns) if turn.is_agent)
         opening = Trajectory(episode.turns[:first])
-        print(f"\n{opening.turns[-1].text}\n  data:   {episode.turns[first].text}\n  policy: {policy.act([opening])[0]}")
+        print(
+            f"\n{opening.turns[-1].text}\n  data:   {episode.turns[first].text}\n  policy: {policy.act([opening])[0]}"
+        )
 
 
 if __name__ == "__main__":

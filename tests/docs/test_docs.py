@@ -210,7 +210,9 @@ def test_policy_page_and_logs(
     collect = "collect wordle --policy mixture --episodes 64 --out wordle.jsonl --env-option observation=tiles"
     assert cli.main(collect.split()) == 0
     settings = ["model.n_embd=16", "model.n_inner=16", "likelihood.num_train_epochs=1"]
-    settings += [f"{stage}.{steps}=1" for stage in ("behaviour", "likelihood") for steps in ("logging_steps", "save_steps")]
+    settings += [
+        f"{stage}.{steps}=1" for stage in ("behaviour", "likelihood") for steps in ("logging_steps", "save_steps")
+    ]
     command = ["train", "qsft", "--config", str(ROOT / "examples/wordle.yaml"), "--data", "wordle.jsonl"]
     command += ["--out", "runs/wordle", *(part for setting in settings for part in ("--set", setting))]
     assert cli.main(command) == 0, capsys.readouterr().err

@@ -268,7 +268,9 @@ class _Run:
         behaviour_dir, likelihood_dir = self.out / BEHAVIOUR_DIR, self.out / LIKELIHOOD_DIR
         # what can be refused is refused before hours of training
         if config.horizon is not None and self.sft_config.max_length is not None:
-            raise ConfigError("horizon: turns are counted from an episode's start, which max_length cuts; use one of them.")
+            raise ConfigError(
+                "horizon: turns are counted from an episode's start, which max_length cuts; use one of them."
+            )
         returns = _return_range(config, dataset, self.settings.data)
         config.return_low, config.return_high = returns
         rule = SupportRule(config.support, config.support_threshold, config.support_max_tokens)

@@ -125,7 +125,7 @@ def test_a_slow_endpoint_is_given_up(server: Server, pauses: list[float]) -> Non
     release = threading.Event()
     server.answer = lambda number, body: (release.wait(20), (200, reply("Yes.")))[1]
     start = time.perf_counter()
-    with pytest.raises(OracleError, match="gives no answer .*timed out.*see that it runs"):
+    with pytest.raises(OracleError, match=r"gives no answer .*timed out.*see that it runs"):
         Endpoint(server.url, "m", timeout=0.2, retries=1)("prompt")
     release.set()
     assert time.perf_counter() - start < 15
