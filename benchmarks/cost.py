@@ -137,9 +137,8 @@ def main() -> None:
     }
     print(f"machine: {result['machine']}")
     print(f"loss memory at V={VOCABULARY}, H={HIDDEN}, {MEMORY_POSITIONS} positions, a quarter the agent's:")
-    print(
-        f"  every position {naive / 1e6:,.0f} MB, chunked {chunked / 1e6:,.0f} MB, ratio {chunked / naive:.3f} (bar {BARS['memory']})"
-    )
+    ratio = f"ratio {chunked / naive:.3f} (bar {BARS['memory']})"
+    print(f"  every position {naive / 1e6:,.0f} MB, chunked {chunked / 1e6:,.0f} MB, {ratio}")
     for form in ("dummy", "anchored"):
         cost = result[form]
         print(
