@@ -1,4 +1,4 @@
-"""What a Q-SFT run thinks of one logged episode: the value of each reply, of its tokens, and of what else was plausible.
+"""What a Q-SFT run thinks of one logged episode: the value of each reply, of its tokens, of what else was plausible.
 
 python examples/inspect_q_values.py runs/mine episodes.jsonl --episode 0
 """

@@ -197,7 +197,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         )
     )
     row = evaluation_row(played, seconds=time.perf_counter() - started)
-    shown = result_row(row, method=row["policy"], seed=row["seed"], config="", command="", seconds=row["seconds"])
+    shown = result_row(
+        row,
+        method=row["policy"],
+        seed=row["seed"],
+        config=row["policy"],
+        command="qsft evaluate",
+        seconds=row["seconds"],
+    )
     Console().print(rich_table([shown], LMRL_GYM_SCALES.get(arguments.env)))
     if arguments.json:
         _write_json(arguments.json, row)

@@ -1,6 +1,6 @@
 """A study: methods trained on the same data, each judged at its own best decoding, one row a finished run.
 
-A study is a YAML file (see ``experiments/wordle`` and docs/reproduce.md). Rows that the results file holds are
+A study is a YAML file (see ``experiments/wordle`` and docs/commands/reproduce.md). Rows that the results file holds are
 skipped, so a table fills up over many sittings.
 """
 

@@ -36,7 +36,7 @@ def run(finished, tmp_path):
 def test_q_sft(finished):
     policy = load_policy(finished / "qsft")
     assert policy.name == "qsft"
-    assert policy.temperature == 1.0
+    assert policy.temperature == 0.0
     assert policy.max_new_tokens == 4  # three letters and the end of the turn, as in the data
     assert policy.model.behaviour is None
     assert policy.model.config.dummy_token_id == 0
@@ -49,7 +49,9 @@ def test_q_sft(finished):
 
 
 def test_the_seed_of_sampling(finished):
-    games = [[load_policy(finished / "qsft", seed=seed).act(HISTORIES) for _ in range(2)] for seed in (1, 2)]
+    games = [
+        [load_policy(finished / "qsft", temperature=1.0, seed=seed).act(HISTORIES) for _ in range(2)] for seed in (1, 2)
+    ]
     assert games[0][0] == games[0][1] != games[1][0]
 
 

@@ -10,7 +10,7 @@ from qsft.training import RunSettings, train
 from tests.models import tiny
 
 #: Both turns: what the data's author says, and how often. The good reply "h e" is rare.
-HABIT = {"f a": 0.6, "f b": 0.2, "h e": 0.15, "h g": 0.05}
+HABIT = {"f a": 0.5, "f b": 0.2, "h e": 0.22, "h g": 0.08}
 MODEL = {"model_type": "gpt2", **tiny.SIZES["gpt2"], "n_embd": 32}
 STAGE = {
     "per_device_train_batch_size": 64,
@@ -70,14 +70,17 @@ def test_q_sft_reaches_the_optimum_where_imitation_does_not(games, tmp_path):
     )
     # half of the best games are lucky ones of the usual kind
     assert expected_return(load_policy(best, temperature=0.0)) == 0.3
-    likelihood = {**STAGE, "max_steps": 400, "target_rate": 0.03, "support_threshold": 0.05, "backup_beta": 30.0}
+    # the good half of the game is in other episodes than the good start: only bootstrapping joins them, so no trace
+    likelihood = {**STAGE, "max_steps": 500, "target_rate": 0.1, "support_threshold": 0.05}
+    likelihood |= {"form": "anchored", "trace": 0.0, "backup_beta": 30.0}
     plan = RunSettings("qsft", games, MODEL, likelihood=likelihood, behaviour_model=str(sft))
     out = run(plan, tmp_path / "qsft")
     extraction = Extraction("value", beta=64.0, support=0.05)
     policy = load_policy(out, extraction=extraction, temperature=0.0)
     assert expected_return(policy) == 1.0
-    # the values: 1 behind the gate, about the coin's 0.3 elsewhere (the behaviour's own value of the gate is 0.15)
-    (gate,) = policy.q_values(Trajectory([Turn("user", "go\n")]), ["h e\n"])
-    (usual,) = policy.q_values(Trajectory([Turn("user", "go\n")]), ["f a\n"])
-    assert gate.q > 0.7
-    assert usual.q == pytest.approx(0.3, abs=0.1)
+    # the values: nearly 1 behind the gate and so for what opens it, the coin's 0.3 elsewhere; the mean of the data's games
+    # through the gate is 0.22, below the coin
+    start = Trajectory([Turn("user", "go\n")])
+    gate, usual = policy.q_values(start, ["h e\n", "f a\n"])
+    assert gate.q > 0.6
+    assert usual.q == pytest.approx(0.3, abs=0.12)

@@ -93,8 +93,7 @@ def test_q_loss_of_each_ending_is_the_sum_over_turns(rows, form, ending):
     module = stage_two(settings)
     for row in rows[ENDINGS[ending] : 9 : 3]:
         truth = naive.q_loss(module.model, module.target.copy, [row], settings, V)
-        if not truth.tokens:
-            continue
+        assert truth.tokens > 0
         out = module(**collate([row]))
         assert out["loss"].item() == pytest.approx(truth.loss.item() / truth.tokens, rel=1e-4)
         expected = gradients(truth.loss / truth.tokens, module.model)
@@ -137,6 +136,32 @@ def test_q_loss_of_a_batch_and_its_metrics(rows, variant):
     assert metrics["action_logp"] == pytest.approx(sum(truth.logps) / len(truth.logps), rel=1e-4)
     if "clip" in variant:
         assert truth.clipped > 5
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_a_horizon_shapes_the_rewards(rows, gamma):
+    """Values count from ``low (1 - t / horizon)`` at turn t; turns past the horizon have no floor below 0."""
+    low, horizon = -2.5, 3
+    settings = dataclasses.replace(BASE, gamma=gamma, return_range=(0.0, 4.5), trace=0.5)
+    potential = [low * max(1 - t / horizon, 0.0) for t in range(6)]
+    shaped = []
+    for row in rows:
+        rewards = []
+        for t, reward in enumerate(row["turn_rewards"]):
+            over = row["terminated"] and t == len(row["turn_rewards"]) - 1
+            rewards.append(reward + (0.0 if over else gamma * potential[t + 1]) - potential[t])
+        shaped.append({**row, "turn_rewards": rewards})
+    module = stage_two(settings)
+    truth = naive.q_loss(module.model, module.target.copy, shaped, settings, V)
+    batch = TrajectoryCollator(0, gamma, "turn", (low, horizon))(rows)
+    out = module(**batch)
+    assert out["loss"].item() == pytest.approx(truth.loss.item() / truth.tokens, rel=1e-4)
+    first = out["metrics"]["first_return"]
+    assert first[0].item() / first[1] == pytest.approx(sum(truth.first_returns) / len(rows), rel=1e-4)
+    plain = collate(rows, settings)
+    for i, row in enumerate(rows):
+        if row["terminated"]:  # the sum of a potential's differences telescopes
+            assert batch["returns_to_go"][i, 0] == pytest.approx(plain["returns_to_go"][i, 0] - low, rel=1e-4)
 
 
 def test_monte_carlo_first(rows):

@@ -18,7 +18,6 @@ ENVIRONMENTS: dict[str, str] = {
     "wordle": "qsft.envs.wordle.env:Wordle",
     "chess": "qsft.envs.chess.env:Chess",
     "endgames": "qsft.envs.chess.endgames:Endgames",
-    "text-nav": "qsft.envs.text_nav.env:TextNav",
     "maze": "qsft.envs.maze.env:MazeGame",
     "guess-my-city": "qsft.envs.guess_my_city.env:GuessMyCity",
     "twenty-questions": "qsft.envs.twenty_questions.env:TwentyQuestions",

@@ -72,7 +72,7 @@ def test_what_follows_from_what() -> None:
         for other in {"english", "spanish", "arabic", "french", "german"} - {attribute}:
             assert not HAVE[attribute] & HAVE[other]
     for country in {row["country"] for row in ROWS}:
-        cities = where("country", country)
+        cities = where("country", country) - {"Hong Kong"}  # which has its own money and side of the road
         # These are true of countries.
         for attribute in ("euro", "dollar", "eu", "left", "monarchy", "island-country", "kangaroos"):
             assert HAVE[attribute] >= cities or not HAVE[attribute] & cities, (country, attribute)

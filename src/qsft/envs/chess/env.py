@@ -110,7 +110,7 @@ class Chess(Environment):
         if replies is None:
             self._opponent.prepare()
         super().reset(seed=seed, options=options)
-        self._board = board or chess.Board(self._first_position())
+        self._board = chess.Board(self._first_position()) if board is None else board
         self._first = self._board.fen() if fen is None else fen
         self._pinned = pinned
         self._replies: list[str] = []
