@@ -181,6 +181,18 @@ class TestValues:
                 ratio = math.log(weighed / mass) / beta
             assert value == pytest.approx(RANGE[0] + ratio * (RANGE[1] - RANGE[0]), rel=1e-4)
 
+    def test_with_a_horizon_they_count_from_the_floor_of_the_turn(self, models):
+        plain = play(models)
+        raised = play(models)
+        raised.model.config.horizon = 4
+        for t, past in enumerate(HISTORIES[:3]):  # with 0, 1 and 2 turns of the agent behind them
+            up = RANGE[0] * (1 - t / 4) - RANGE[0]
+            for one, other in zip(plain.q_values(past), raised.q_values(past), strict=True):
+                assert other.q == pytest.approx(one.q + up, abs=1e-4)
+            for one, other in zip(plain.q_values(past, ["a b\n"]), raised.q_values(past, ["a b\n"]), strict=True):
+                assert other.q == pytest.approx(one.q + up, abs=1e-4)
+            assert raised.state_values([past])[0] == pytest.approx(plain.state_values([past])[0] + up, abs=1e-4)
+
     def test_they_need_the_behaviour_model(self, models):
         model = QSFTPolicyModel.combine(models[0], None, dummy_token_id=DUMMY)
         policy = ModelPolicy(model, TrajectoryTokenizer(tiny.tokenizer()), "alone")

@@ -161,7 +161,8 @@ def test_a_horizon_shapes_the_rewards(rows, gamma):
     plain = collate(rows, settings)
     for i, row in enumerate(rows):
         if row["terminated"]:  # the sum of a potential's differences telescopes
-            assert batch["returns_to_go"][i, 0] == pytest.approx(plain["returns_to_go"][i, 0] - low, rel=1e-4)
+            above = plain["returns_to_go"][i, 0].item() - low
+            assert batch["returns_to_go"][i, 0].item() == pytest.approx(above, rel=1e-4)
 
 
 def test_monte_carlo_first(rows):

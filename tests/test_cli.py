@@ -1,0 +1,65 @@
+"""The command line: every verb answers, and a mistake is one line and status 2."""
+
+import json
+
+import pytest
+
+from qsft.cli import main
+
+
+@pytest.mark.parametrize("episodes", ["1", "20"])
+def test_evaluate_writes_what_it_prints(tmp_path, capsys, episodes):
+    path = tmp_path / "row.json"
+    command = ["evaluate", "greedy-information", "--env", "wordle", "--episodes", episodes, "--json", str(path)]
+    assert main(command) == 0
+    assert "greedy-info" in capsys.readouterr().out
+    row = json.loads(path.read_text())
+    wanted = {
+        "env",
+        "policy",
+        "episodes",
+        "seed",
+        "return_mean",
+        "return_ci95",
+        "success_rate",
+        "success_ci95",
+        "seconds",
+    }
+    assert wanted <= set(row)
+    assert row["success_rate"] == 1.0
+    assert -4 <= row["return_mean"] <= 0
+
+
+def test_collect_then_validate(tmp_path, capsys):
+    path = tmp_path / "games.jsonl"
+    assert main(["collect", "wordle", "--policy", "mixture", "--episodes", "30", "--out", str(path)]) == 0
+    assert main(["validate", str(path), "--json", str(tmp_path / "summary.json")]) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["episodes"] == 30
+    assert "30" in capsys.readouterr().out
+
+
+def test_play_a_pinned_game(capsys):
+    assert main(["play", "greedy-information", "--env", "wordle", "--pin", "secret=false"]) == 0
+    assert "f a l s e" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "nobody", "--env", "wordle"],
+        ["evaluate", "random", "--env", "chequers"],
+        ["evaluate", "random", "--env", "wordle", "--env-option", "feedback"],
+        ["validate", "nowhere.jsonl"],
+        ["train", "alchemy", "--data", "d.jsonl", "--model", "m", "--out", "never"],
+        ["train", "sft", "--out", "never"],
+        ["reproduce", "nowhere.yaml"],
+        ["play", "random", "--env", "wordle", "--values"],
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("qsft: ")
+    assert "\n" not in error
+    assert list(tmp_path.iterdir()) == [], "nothing may be left behind"
