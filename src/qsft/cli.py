@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qsft import __version__
+from qsft.cli_players import decoding_options, player, positive, prompting_options
 from qsft.errors import ConfigError, QSFTError
 
 
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("collect", help="play episodes with a scripted policy and write them to a file")
     verb.add_argument("env", help="environment, for instance wordle")
     verb.add_argument("--policy", required=True, help="one of the environment's scripted policies")
-    verb.add_argument("--episodes", type=_positive, required=True)
+    verb.add_argument("--episodes", type=positive, required=True)
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--out", required=True, help="a .jsonl or .parquet file")
     _env_options(verb)
@@ -54,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=_validate)
 
     verb = verbs.add_parser("train", help="train a policy on a file of trajectories")
-    verb.add_argument("method", help="qsft, sft or filtered-bc")
+    verb.add_argument(
+        "method", help="qsft, sft, filtered-bc, return-conditioned, monte-carlo, ilql, cql, awr or archer-offline"
+    )
     verb.add_argument("--config", metavar="YAML", help="settings; the options below take precedence")
     verb.add_argument("--data", metavar="FILE")
     verb.add_argument("--model", help="hub id, local checkpoint, or JSON config of a model to initialise")
@@ -71,35 +74,45 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.set_defaults(run=_train)
 
-    verb = verbs.add_parser("evaluate", help="play held-out episodes with a run or a scripted policy")
-    verb.add_argument("policy", metavar="RUN|SCRIPTED", help="folder of a run, or the name of a scripted policy")
+    verb = verbs.add_parser("evaluate", help="play held-out episodes with a run, a scripted policy or a chat model")
+    verb.add_argument(
+        "policy",
+        metavar="RUN|SCRIPTED|react|few-shot",
+        help="folder of a run, name of a scripted policy, or how a chat model is prompted",
+    )
     verb.add_argument("--env", required=True)
-    verb.add_argument("--episodes", type=_positive, default=1000)
+    verb.add_argument("--episodes", type=positive, default=1000)
     verb.add_argument("--seed", type=int, default=0)
-    verb.add_argument("--batch-size", type=_positive, default=256)
+    verb.add_argument("--batch-size", type=positive, default=256)
     verb.add_argument("--json", metavar="FILE")
+    verb.add_argument(
+        "--save-decoding", action="store_true", help="keep the decoding of this evaluation as the run's own"
+    )
     _env_options(verb)
-    _decoding(verb)
+    decoding_options(verb)
+    prompting_options(verb)
     verb.set_defaults(run=_evaluate)
 
     verb = verbs.add_parser("play", help="watch a run play, or play yourself")
-    verb.add_argument("policy", metavar="RUN|SCRIPTED|me")
+    verb.add_argument("policy", metavar="RUN|SCRIPTED|react|few-shot|me")
     verb.add_argument("--env", required=True)
-    verb.add_argument("--episodes", type=_positive, default=1)
+    verb.add_argument("--episodes", type=positive, default=1)
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--values", action="store_true", help="show the Q-values that a Q-SFT run acts on")
     verb.add_argument(
         "--pin", action="append", default=[], metavar="NAME=VALUE", help="reset options, e.g. secret=crane"
     )
     _env_options(verb)
-    _decoding(verb)
+    decoding_options(verb)
+    prompting_options(verb)
     verb.set_defaults(run=_play)
 
     verb = verbs.add_parser("reproduce", help="do the runs of a study that have no row in its results yet")
-    verb.add_argument("study", help="a YAML file, for instance experiments/wordle/ablation.yaml")
-    verb.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    verb.add_argument("study", help="a YAML file, or a folder of them: games stands for experiments/games")
+    verb.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2")
     verb.add_argument("--only", nargs="+", default=[], metavar="NAME", help="names of the runs to do")
-    verb.add_argument("--results", metavar="FILE", help="default: results.json beside the study")
+    verb.add_argument("--quick", action="store_true", help="the reduced form of each study, one seed unless --seeds")
+    verb.add_argument("--results", metavar="FILE", help="default: results.json beside the study (results-quick.json)")
     verb.add_argument("--work", metavar="DIR", default="runs", help="folder for data and models (default: runs)")
     verb.set_defaults(run=_reproduce)
 
@@ -114,16 +127,6 @@ def _env_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--env-option", action="append", default=[], metavar="NAME=VALUE", help="option of the environment (repeatable)"
     )
-
-
-def _decoding(verb: argparse.ArgumentParser) -> None:
-    group = verb.add_argument_group("decoding (default: what the run was saved with)")
-    group.add_argument("--extraction", choices=("product", "value", "likelihood"))
-    group.add_argument("--beta", type=float)
-    group.add_argument("--eta", type=float)
-    group.add_argument("--support", type=float)
-    group.add_argument("--temperature", type=float, help="0 plays greedily")
-    group.add_argument("--beams", type=_positive, default=1, help="beam search; needs --temperature 0")
 
 
 def _collect(arguments: argparse.Namespace) -> None:
@@ -152,8 +155,12 @@ def _validate(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from qsft.training import RunSettings, train
+    from qsft.training.runs import unread_sections
 
     values, where = _read_config(arguments.config)
+    for name in unread_sections(arguments.method, values):
+        print(f"qsft: {where}: {name}: {arguments.method} does not read it", file=sys.stderr)
+        del values[name]
     for name in ("data", "model", "seed"):
         if getattr(arguments, name) is not None:
             values[name] = getattr(arguments, name)
@@ -185,18 +192,30 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     from rich.console import Console
 
+    from qsft.data.trajectory import Trajectory
+    from qsft.endpoint import EndpointError
     from qsft.envs import make
     from qsft.evaluation import LMRL_GYM_SCALES, evaluation_row, result_row, rich_table, rollout
 
     options = _pairs(arguments.env_option, "--env-option")
-    policy = _policy(arguments, options)
+    if arguments.save_decoding and not Path(arguments.policy).is_dir():
+        raise ConfigError(f"--save-decoding: {arguments.policy!r} is not the folder of a run.")
+    policy = player(arguments, options)
     started = time.perf_counter()
-    played = list(
-        rollout(
+    played: list[Trajectory] = []
+    broken_off = None
+    try:
+        for trajectory in rollout(
             policy, lambda: make(arguments.env, **options), arguments.episodes, arguments.seed, arguments.batch_size
-        )
-    )
+        ):
+            played.append(trajectory)
+    except EndpointError as error:
+        if not played:
+            raise
+        broken_off = error
     row = evaluation_row(played, seconds=time.perf_counter() - started)
+    if broken_off is not None:
+        row["broken_off"] = str(broken_off)
     shown = result_row(
         row,
         method=row["policy"],
@@ -208,50 +227,19 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     Console().print(rich_table([shown], LMRL_GYM_SCALES.get(arguments.env)))
     if arguments.json:
         _write_json(arguments.json, row)
+    if broken_off is not None:
+        raise broken_off
+    if arguments.save_decoding:
+        from qsft.policies.decoding import write_decoding
 
-
-def _policy(arguments: argparse.Namespace, options: dict[str, Any], with_behaviour: bool = False) -> Any:
-    """A run's policy where the argument is a folder, else a scripted policy of the environment."""
-    from qsft.envs import make_policy, scripted_policies
-
-    if Path(arguments.policy).is_dir():
-        from qsft.policies import load_policy
-
-        return load_policy(
-            arguments.policy,
-            extraction=_extraction(arguments),
-            temperature=arguments.temperature,
-            beams=arguments.beams,
-            with_behaviour=with_behaviour,
-            seed=arguments.seed,
-        )
-    if arguments.policy not in scripted_policies(arguments.env):
-        raise ConfigError(
-            f"{arguments.policy!r} is neither the folder of a run nor a scripted policy of {arguments.env} "
-            f"({', '.join(scripted_policies(arguments.env))})."
-        )
-    return make_policy(arguments.env, arguments.policy, env_options=options, seed=arguments.seed)
-
-
-def _extraction(arguments: argparse.Namespace) -> Any:
-    """The extraction that the decoding options ask for; ``None`` when none is given."""
-    given = {
-        name: getattr(arguments, name) for name in ("beta", "eta", "support") if getattr(arguments, name) is not None
-    }
-    if arguments.extraction is None:
-        if given:
-            raise ConfigError(f"--{next(iter(given))}: needs --extraction, which says what it applies to.")
-        return None
-    from qsft.models import Extraction
-
-    return Extraction(arguments.extraction, **given)
+        write_decoding(Path(arguments.policy), policy)
 
 
 def _play(arguments: argparse.Namespace) -> None:
     from qsft.play import play
 
     options = _pairs(arguments.env_option, "--env-option")
-    policy = None if arguments.policy == "me" else _policy(arguments, options, with_behaviour=arguments.values)
+    policy = None if arguments.policy == "me" else player(arguments, options, with_behaviour=arguments.values)
     pins = {name: _json_or_text(value) for name, value in _split(arguments.pin, "--pin")}
     play(policy, arguments.env, options, arguments.episodes, arguments.seed, pins, show_values=arguments.values)
 
@@ -260,30 +248,25 @@ def _reproduce(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from qsft.evaluation import LMRL_GYM_SCALES, ResultsFile, rich_table
-    from qsft.study import Study, run_study
+    from qsft.study import Study, run_study, study_files
 
-    path = Path(arguments.study)
-    study = Study.load(path)
-    results = Path(arguments.results) if arguments.results else path.parent / "results.json"
-    command = f"qsft reproduce {path}"
-    run_study(study, Path(arguments.work) / path.stem, results, arguments.seeds, command, arguments.only)
-    names = {run.name for run in study.runs}
-    rows = [row for row in ResultsFile(results).rows() if row.config in names and row.env == study.env]
-    if rows:
-        Console().print(rich_table(rows, LMRL_GYM_SCALES.get(study.env), title=f"{path.stem} ({results})"))
+    form = "-quick" if arguments.quick else ""
+    seeds = arguments.seeds or ([0] if arguments.quick else [0, 1, 2])
+    studies = [(path, Study.load(path, arguments.quick)) for path in study_files(arguments.study)]
+    for path, study in studies:
+        results = Path(arguments.results) if arguments.results else path.parent / f"results{form}.json"
+        command = f"qsft reproduce {path}" + (" --quick" if arguments.quick else "")
+        run_study(study, Path(arguments.work) / (path.stem + form), results, seeds, command, arguments.only)
+        names = {run.name for run in study.runs}
+        rows = [row for row in ResultsFile(results).rows() if row.config in names and row.env == study.env]
+        if rows:
+            Console().print(rich_table(rows, LMRL_GYM_SCALES.get(study.env), title=f"{path.stem} ({results})"))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     from qsft.demo import demo
 
     demo(Path(arguments.out), arguments.seed)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
 
 
 def _pairs(items: Sequence[str], flag: str) -> dict[str, Any]:

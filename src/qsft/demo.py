@@ -34,7 +34,7 @@ from qsft.evaluation import (
     write_report,
 )
 from qsft.policies.load import load_policy
-from qsft.policies.model import ModelPolicy
+from qsft.policies.model import ModelPolicy, TokenValue
 from qsft.study import Study, collect_data, history_before_each_turn, run_study, slug, with_setting
 
 SHOWN_GAMES = 6
@@ -64,7 +64,7 @@ def demo(out: Path, seed: int = 0) -> None:
     results = out / "results.json"
     out.mkdir(parents=True, exist_ok=True)
     command = "qsft demo" if seed == 0 else f"qsft demo --seed {seed}"
-    console.print(f"[bold]Wordle[/], letter by letter: data, SFT, filtered BC, Q-SFT, evaluation. Everything in {out}/")
+    console.print(f"[bold]Wordle[/], one token a word: data, SFT, filtered BC, Q-SFT, evaluation. Everything in {out}/")
     run_study(study, out, results, [seed], command)
     rows = ResultsFile(results).rows()
     learnt = [row for row in rows if "decoding" in row.extra]
@@ -90,7 +90,7 @@ def make_report(study: Study, out: Path, rows: Sequence[Any], seed: int) -> Repo
     return Report(
         title="Q-SFT on Wordle",
         summary={
-            "What": "offline RL as supervised fine-tuning, letter by letter, no pretrained weights, no environment",
+            "What": "offline RL as supervised fine-tuning, one token a word, no pretrained weights, no environment",
             "Data": {
                 "games": f"{len(returns):,}",
                 "mean return": f"{data.mean:.3f} (95% {data.low:.3f} to {data.high:.3f})",
@@ -113,8 +113,10 @@ def make_report(study: Study, out: Path, rows: Sequence[Any], seed: int) -> Repo
         notes=[
             "Every method decodes at its own best setting of the grids below, chosen on other games than those of "
             "the table. Greedy SFT is far better than sampled SFT: beating only the latter would prove nothing.",
-            "SFT is stage 1 of Q-SFT. The others go on from it: 'SFT, longer' and Q-SFT for one more pass over all "
-            "games (the same number of updates), filtered BC over the best 30% of them.",
+            "SFT is stage 1 of Q-SFT. The others go on from it for as many updates again: 'SFT, longer' and Q-SFT in one "
+            "more pass over all games, filtered BC in several over the best 30% of them.",
+            "The models value whole words. A letter's Q-value is the mean of the plausible words that begin so, weighted "
+            "by the behaviour model.",
         ],
         references=[
             *PUBLISHED,
@@ -155,17 +157,39 @@ def show_game(policy: ModelPolicy, trajectory: Trajectory) -> Game:
     turns = []
     for history in history_before_each_turn(trajectory):
         spoken, answer = trajectory.turns[len(history.turns)], trajectory.turns[len(history.turns) + 1]
-        value = policy.q_values(history, [spoken.text])[0]
+        words = [value for value in policy.q_values(history, support=1e-4) if " " in value.token]
         letters, colours = spoken.text.split(), [tile[-1] for tile in answer.text.split()]
         cells = []
         for i, letter in enumerate(letters):
-            considered = sorted(value.alternatives[i], key=lambda other: -other.prior)[:6]
-            others = [(other.token.strip() or "end", other.prior, other.q, other.probability) for other in considered]
+            considered = letter_values(words, letters[:i])
+            chosen = next((q for other, _, q, _ in considered if other == letter), None)
             state: Any = colours[i] if i < len(colours) else ""
-            cells.append(Cell(letter.upper(), state, value.tokens[i].q, others))
-        turns.append(GameTurn(cells, f"Q of the word {value.q:.2f}"))
+            cells.append(Cell(letter.upper(), state, chosen, considered[:6]))
+        note = "" if not cells or cells[-1].q is None else f"Q of the word {cells[-1].q:.2f}"
+        turns.append(GameTurn(cells, note))
     secret = str(trajectory.metadata.get("secret", "?")).upper()
     return Game(f"Secret: {secret}", turns, f"return {trajectory.total_return:g}")
+
+
+def letter_values(words: Sequence[TokenValue], spelt: Sequence[str]) -> list[tuple[str, float, float, float]]:
+    """What the values of whole words say of the letter that follows ``spelt``.
+
+    Returns:
+        Letter, prior, Q-value and probability under the policy, the likeliest letter first. The Q-value is the mean of
+        the words that begin so, weighted by the behaviour model; prior and probability are given what is spelt.
+    """
+    begun = [(word.token.split(), word) for word in words]
+    begun = [(letters, word) for letters, word in begun if letters[: len(spelt)] == list(spelt)]
+    prior = sum(word.prior for _, word in begun)
+    chance = sum(word.probability for _, word in begun)
+    found = []
+    for letter in {letters[len(spelt)] for letters, _ in begun}:
+        here = [word for letters, word in begun if letters[len(spelt)] == letter]
+        mass = sum(word.prior for word in here)
+        q = sum(word.prior * word.q for word in here) / mass
+        share = sum(word.probability for word in here) / chance if chance > 0 else 0.0
+        found.append((letter, mass / prior, q, share))
+    return sorted(found, key=lambda one: -one[1])
 
 
 def bfloat16_pays() -> bool:
@@ -201,7 +225,7 @@ def _curves(out: Path, seed: int) -> dict[str, list[dict[str, Any]]]:
     return {
         "Loss per agent token, supervised": [*stage1, *filtered],
         "Loss per agent token, stage 2": log_points(log, {"loss": "Q-SFT"}),
-        "Value at the first letter (scaled to [0, 1])": log_points(
+        "Value of the first guess (scaled to [0, 1])": log_points(
             log,
             {"first_value": "V, target network", "first_return": "return of the data", "target_mean": "mean target"},
         ),

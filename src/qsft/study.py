@@ -34,11 +34,12 @@ from qsft.evaluation import (
     row_key,
     select_and_evaluate,
 )
-from qsft.models.extraction import Extraction
 from qsft.models.scratch import word_level_tokenizer
+from qsft.policies.decoding import extraction
 from qsft.policies.load import load_policy
 from qsft.policies.model import ModelPolicy
 from qsft.training import RunSettings, train
+from qsft.training.runs import STAGES_OF
 
 logger = logging.getLogger("qsft")
 
@@ -53,8 +54,8 @@ class StudyRun:
         decoding: which of the study's grids it decodes with.
         data: which of the study's collections it is trained on.
         behaviour_of: name of the run whose model it starts from.
-        settings: overrides of the study's ``model``, ``tokenizer``, ``behaviour`` and ``likelihood``, any other
-            field of :class:`qsft.training.RunSettings`.
+        settings: overrides of the study's ``model``, ``tokenizer``, ``behaviour``, ``likelihood`` and ``critic``, any
+            other field of :class:`qsft.training.RunSettings`.
     """
 
     name: str
@@ -80,10 +81,15 @@ class Study:
     model: dict[str, Any] | str = field(default_factory=dict)
     behaviour: dict[str, Any] = field(default_factory=dict)
     likelihood: dict[str, Any] = field(default_factory=dict)
+    critic: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Study:
+    def load(cls, path: str | os.PathLike[str], quick: bool = False) -> Study:
         """Read a study.
+
+        Args:
+            path: the YAML file.
+            quick: lay what the file has under ``quick`` over the rest: fewer episodes, smaller collections.
 
         Raises:
             ConfigError: not a study, with the field that is wrong.
@@ -93,6 +99,11 @@ class Study:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
         known = {f.name for f in dataclasses.fields(cls)}
+        reduced = values.pop("quick", None) if isinstance(values, dict) else None
+        if quick:
+            if not isinstance(reduced, dict):
+                raise ConfigError(f"{path}: quick: the study has no reduced form; run it without --quick.")
+            values = _laid_over(values, reduced)
         if not isinstance(values, dict) or set(values) - known:
             wrong = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__
             raise ConfigError(f"{path}: {wrong} is no field of a study; there are {', '.join(sorted(known))}.")
@@ -107,6 +118,21 @@ class Study:
             if run.method != "scripted" and run.decoding not in study.decoding:
                 raise ConfigError(f"{path}: run {run.name!r}: decoding grid {run.decoding!r} is not in the study.")
         return study
+
+
+def study_files(name: str | os.PathLike[str]) -> list[Path]:
+    """The studies that a name stands for: a YAML file, a folder of them, or a folder's name in ``experiments``.
+
+    Raises:
+        ConfigError: a folder without studies.
+    """
+    path = Path(name)
+    for folder in (path, Path("experiments") / path):
+        if folder.is_dir():
+            if not (found := sorted(folder.glob("*.yaml"))):
+                raise ConfigError(f"{folder}: holds no study; give a YAML file or a folder of them.")
+            return found
+    return [path]
 
 
 @dataclass
@@ -184,7 +210,8 @@ def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, p
     folder, seconds = train_run(study, run, work, seed, quiet=not progress)
     started = time.perf_counter()
     grid = evaluate_run(study, run, folder, seed, progress)
-    log = folder / ("log-likelihood.jsonl" if run.method == "qsft" else "log-behaviour.jsonl")
+    second = [name for name, methods in STAGES_OF.items() if run.method in methods]
+    log = folder / f"log-{second[0] if second else 'behaviour'}.jsonl"
     extra = {
         "decoding": grid.setting,
         "grid": [grid_row.to_json() for grid_row in grid.rows],
@@ -210,17 +237,20 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
         behaviour_model = str(train_run(study, origin, work, seed, quiet)[0])
     model = settings.pop("model", study.model)
     symbol_source = settings.pop("tokenizer", study.tokenizer)
-    behaviour = {**study.behaviour, **settings.pop("behaviour", {})}
-    likelihood = {**study.likelihood, **settings.pop("likelihood", {})} if run.method == "qsft" else {}
+    stages = {"behaviour": {**study.behaviour, **settings.pop("behaviour", {})}}
+    for name, methods in STAGES_OF.items():
+        given = settings.pop(name, {})
+        if run.method in methods:
+            stages[name] = {**getattr(study, name), **given}
     plan = RunSettings(
         method=run.method,
         data=str(collect_data(study, run.data, work, seed)),
         model=model,
+        tokenizer=symbol_source if isinstance(symbol_source, str) else None,
         format="text" if isinstance(symbol_source, dict) else "auto",
-        behaviour=behaviour,
-        likelihood=likelihood,
         behaviour_model=behaviour_model,
         seed=seed,
+        **stages,
         **settings,
     )
     tokenizer = None
@@ -269,22 +299,25 @@ def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress:
     )
 
 
-def extraction(setting: Mapping[str, Any]) -> Extraction:
-    """The extraction of a decoding setting such as ``{extraction: value, beta: 64, support: .1, temperature: 0}``."""
-    values = {name: value for name, value in setting.items() if name not in ("temperature", "extraction", "beams")}
-    return Extraction(setting.get("extraction", "product"), **values)
-
-
 def with_setting(policy: ModelPolicy, setting: Mapping[str, Any], name: str | None = None) -> ModelPolicy:
     """The policy with one setting of a decoding grid: an extraction, ``temperature``, ``beams``."""
     temperature, beams = float(setting.get("temperature", 1.0)), int(setting.get("beams", 1))
-    return policy.with_decoding(extraction(setting), temperature, beams, name)
+    return policy.with_decoding(extraction(setting), temperature, beams, name, setting.get("target_return"))
 
 
 def history_before_each_turn(trajectory: Trajectory) -> list[Trajectory]:
     """The histories that the agent saw, one per turn of its own."""
     turns = trajectory.turns
     return [Trajectory(turns[:i]) for i, turn in enumerate(turns) if turn.is_agent]
+
+
+def _laid_over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with the leaves of ``changes`` in place of its own."""
+    merged = dict(values)
+    for name, change in changes.items():
+        inner = merged.get(name)
+        merged[name] = _laid_over(inner, change) if isinstance(inner, dict) and isinstance(change, dict) else change
+    return merged
 
 
 def read_yaml(text: str) -> Any:

@@ -24,6 +24,12 @@ COMMANDS = sorted(page.stem for page in (ROOT / "docs/commands").glob("*.md"))
 TABLES = {  # class: the pages whose tables hold its settings
     "qsft.training.config:SFTConfig": ["methods/sft.md"],
     "qsft.training.config:QSFTConfig": ["methods/qsft.md"],
+    "qsft.training.critic_config:CriticConfig": ["methods/ilql.md"],
+    "qsft.training.critic_config:ILQLConfig": ["methods/ilql.md"],
+    "qsft.training.critic_config:CQLConfig": ["methods/cql.md"],
+    "qsft.training.critic_config:MonteCarloConfig": ["methods/monte-carlo.md"],
+    "qsft.training.critic_config:AWRConfig": ["methods/awr.md"],
+    "qsft.training.critic_config:ArcherConfig": ["methods/archer-offline.md"],
     "qsft.training.runs:RunSettings": ["training.md", "methods/filtered-bc.md"],
     "qsft.models.extraction:Extraction": ["policy.md"],
     "qsft.study:Study": ["commands/reproduce.md"],

@@ -186,12 +186,16 @@ class TestValues:
         raised = play(models)
         raised.model.config.horizon = 4
         for t, past in enumerate(HISTORIES[:3]):  # with 0, 1 and 2 turns of the agent behind them
-            up = RANGE[0] * (1 - t / 4) - RANGE[0]
+            low, high = RANGE[0] * (1 - t / 4), RANGE[1]
+
+            def moved(value, low=low, high=high):
+                return low + (value - RANGE[0]) / (RANGE[1] - RANGE[0]) * (high - low)
+
             for one, other in zip(plain.q_values(past), raised.q_values(past), strict=True):
-                assert other.q == pytest.approx(one.q + up, abs=1e-4)
+                assert other.q == pytest.approx(moved(one.q), abs=1e-4)
             for one, other in zip(plain.q_values(past, ["a b\n"]), raised.q_values(past, ["a b\n"]), strict=True):
-                assert other.q == pytest.approx(one.q + up, abs=1e-4)
-            assert raised.state_values([past])[0] == pytest.approx(plain.state_values([past])[0] + up, abs=1e-4)
+                assert other.q == pytest.approx(moved(one.q), abs=1e-4)
+            assert raised.state_values([past])[0] == pytest.approx(moved(plain.state_values([past])[0]), abs=1e-4)
 
     def test_they_need_the_behaviour_model(self, models):
         model = QSFTPolicyModel.combine(models[0], None, dummy_token_id=DUMMY)
@@ -223,7 +227,24 @@ def test_another_decoding_of_the_same_models(models):
     other = policy.with_decoding(Extraction("likelihood", beta=9.0), 0.0, name="other")
     assert other.name == "other"
     assert other.model is policy.model
-    assert other.act(HISTORIES) == play(models, Extraction("likelihood", beta=9.0)).act(HISTORIES)
+    expected = {"likelihood": play(models, Extraction("likelihood", beta=9.0)).act(HISTORIES)}
+    expected["product"] = play(models, Extraction("product")).act(HISTORIES)
+    assert expected["likelihood"] != expected["product"]
+    for _ in range(2):  # in turn, each its own way, in values too
+        assert other.act(HISTORIES) == expected["likelihood"]
+        assert policy.act(HISTORIES) == expected["product"]
+    first, second = (policy.with_decoding(Extraction(kind, beta=9.0), 1.0) for kind in ("product", "likelihood"))
+    chosen = [player.q_values(HISTORIES[0]) for player in (first, second, first)]
+    assert chosen[0] == chosen[2] != chosen[1]
+
+
+def test_an_extraction_that_the_model_cannot_do_is_refused_at_once(models):
+    model = QSFTPolicyModel.combine(models[0], None, dummy_token_id=DUMMY)
+    alone = ModelPolicy(model, TrajectoryTokenizer(tiny.tokenizer()), "alone", 0.0, 5)
+    with pytest.raises(ConfigError, match="needs the behaviour model"):
+        alone.with_decoding(Extraction("value"), 0.0)
+    assert alone.extraction.kind == "product"
+    assert alone.act(HISTORIES[:1])
 
 
 @pytest.mark.parametrize(

@@ -132,22 +132,34 @@ def raw_weights(
     monte_carlo: bool,
 ) -> list[float | None]:
     """Scaled targets before clipping, from the last action to the first; ``None`` where there is none."""
-    low, high = settings.return_range
+    high = settings.return_range[1]
+    lows = worst(actions, ends, len(values), settings)
     if settings.backup == "monte-carlo" or monte_carlo:
-        return [(g - low) / (high - low) for g in returns]
+        return [(g - low) / (high - low) for g, low in zip(returns, lows, strict=False)]
     raw: list[float | None] = [None] * len(actions)
     for i in reversed(range(len(actions))):
         t = actions[i]
         if terminated and i == len(actions) - 1:
-            raw[i] = (ends[t] - low) / (high - low)
+            raw[i] = (ends[t] - lows[i]) / (high - lows[i])
         elif i + 1 < len(values):
             following = values[i + 1][0]
             if i + 1 < len(actions) and raw[i + 1] is not None:
                 seen = min(1.0, max(0.0, raw[i + 1]))
                 following = (1 - settings.trace) * following + settings.trace * seen
             discount = settings.gamma if t in ends or settings.gamma_per == "token" else 1.0
-            raw[i] = (ends.get(t, 0.0) + discount * (low + following * (high - low)) - low) / (high - low)
+            later = lows[i + 1] + following * (high - lows[i + 1])
+            raw[i] = (ends.get(t, 0.0) + discount * later - lows[i]) / (high - lows[i])
     return raw
+
+
+def worst(actions: list[int], ends: dict[int, float], states: int, settings: QLossSettings) -> list[float]:
+    """The worst return still possible at each state: at an equal cost a turn until the horizon."""
+    low, found, turn = settings.return_range[0], [], 0
+    for i in range(states):
+        left = 1.0 if settings.horizon is None else max(settings.horizon - turn, 0) / settings.horizon
+        found.append(low * left)
+        turn += i < len(actions) and actions[i] in ends
+    return found
 
 
 def token_loss(

@@ -84,3 +84,13 @@ def test_q_sft_reaches_the_optimum_where_imitation_does_not(games, tmp_path):
     gate, usual = policy.q_values(start, ["h e\n", "f a\n"])
     assert gate.q > 0.6
     assert usual.q == pytest.approx(0.3, abs=0.12)
+
+
+@pytest.mark.slow
+def test_ilql_opens_the_gate_and_monte_carlo_returns_do_not(games, tmp_path):
+    sft = run(RunSettings("sft", games, MODEL, behaviour={**STAGE, "max_steps": 150}), tmp_path / "sft")
+    stage = {**STAGE, "max_steps": 150, "learning_rate": 6e-3}
+    for method, settings, expected in (("ilql", {"target_rate": 0.1, "tau": 0.9}, 1.0), ("monte-carlo", {}, 0.3)):
+        plan = RunSettings(method, games, MODEL, critic={**stage, **settings}, behaviour_model=str(sft))
+        policy = load_policy(run(plan, tmp_path / method), extraction=Extraction("advantage", beta=64.0))
+        assert expected_return(policy) == expected, method

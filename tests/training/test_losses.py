@@ -21,6 +21,7 @@ BASE = QLossSettings(
     gamma=0.9,
     gamma_per="turn",
     return_range=(-2.5, 2.0),
+    horizon=None,
     dummy_id=0,
 )
 
@@ -112,6 +113,9 @@ VARIANTS = {
     "trace per token": {"trace": 0.7, "gamma_per": "token"},
     "full trace": {"trace": 1.0, "backup": "max"},
     "trace, much clipping": {"trace": 0.5, "return_range": (-0.5, 0.5)},
+    "horizon": {"horizon": 5, "form": "dummy"},
+    "horizon, trace": {"horizon": 5, "trace": 0.4},
+    "horizon, monte carlo": {"horizon": 5, "backup": "monte-carlo"},
     "uniform": {"form": "uniform"},
     "dummy elsewhere": {"dummy_id": 2},
 }
@@ -136,33 +140,6 @@ def test_q_loss_of_a_batch_and_its_metrics(rows, variant):
     assert metrics["action_logp"] == pytest.approx(sum(truth.logps) / len(truth.logps), rel=1e-4)
     if "clip" in variant:
         assert truth.clipped > 5
-
-
-@pytest.mark.parametrize("gamma", [1.0, 0.9])
-def test_a_horizon_shapes_the_rewards(rows, gamma):
-    """Values count from ``low (1 - t / horizon)`` at turn t; turns past the horizon have no floor below 0."""
-    low, horizon = -2.5, 3
-    settings = dataclasses.replace(BASE, gamma=gamma, return_range=(0.0, 4.5), trace=0.5)
-    potential = [low * max(1 - t / horizon, 0.0) for t in range(6)]
-    shaped = []
-    for row in rows:
-        rewards = []
-        for t, reward in enumerate(row["turn_rewards"]):
-            over = row["terminated"] and t == len(row["turn_rewards"]) - 1
-            rewards.append(reward + (0.0 if over else gamma * potential[t + 1]) - potential[t])
-        shaped.append({**row, "turn_rewards": rewards})
-    module = stage_two(settings)
-    truth = naive.q_loss(module.model, module.target.copy, shaped, settings, V)
-    batch = TrajectoryCollator(0, gamma, "turn", (low, horizon))(rows)
-    out = module(**batch)
-    assert out["loss"].item() == pytest.approx(truth.loss.item() / truth.tokens, rel=1e-4)
-    first = out["metrics"]["first_return"]
-    assert first[0].item() / first[1] == pytest.approx(sum(truth.first_returns) / len(rows), rel=1e-4)
-    plain = collate(rows, settings)
-    for i, row in enumerate(rows):
-        if row["terminated"]:  # the sum of a potential's differences telescopes
-            above = plain["returns_to_go"][i, 0].item() - low
-            assert batch["returns_to_go"][i, 0].item() == pytest.approx(above, rel=1e-4)
 
 
 def test_monte_carlo_first(rows):

@@ -17,7 +17,7 @@ from transformers import Trainer
 from qsft.data import write_trajectories
 from qsft.errors import CheckpointError
 from qsft.models.support import SupportRule
-from qsft.training import RunSettings, runs, train
+from qsft.training import RunSettings, runs, stages, train
 from qsft.training.trainer import QSFTTrainer, SFTTrainer
 from tests.models import tiny
 
@@ -39,6 +39,7 @@ VARIANTS = {
     "full": {},
     "lora": {"lora": {"r": 2, "lora_dropout": 0.2, "target_modules": ["c_attn"]}},
     "monte carlo first": {"likelihood": {**STAGE, "monte_carlo_first": 0.6, "target_rate": 0.1}},
+    "muon": {name: {**STAGE, "muon": True, "weight_decay": 0.1} for name in ("behaviour", "likelihood")},
     "ends inside an epoch": {
         name: {**STAGE, "max_steps": 10, "lr_scheduler_type": "constant"} for name in ("behaviour", "likelihood")
     },
@@ -147,7 +148,7 @@ def test_dropout_and_data_order_matter(data, reference, tmp_path):
 
 @pytest.mark.parametrize(
     ("stage", "step"),
-    [("behaviour", step) for step in (0, 3, 4, 7, 8, 11)] + [("likelihood", step) for step in (0, 4, 5, 8, 10, 11)],
+    [("behaviour", step) for step in (0, 4, 7)] + [("likelihood", step) for step in (0, 5, 8, 11)],
 )
 def test_killed_in_a_step(stage, step, data, reference, tmp_path, monkeypatch):
     out = tmp_path / "run"
@@ -162,14 +163,7 @@ def test_killed_in_a_step(stage, step, data, reference, tmp_path, monkeypatch):
 def test_killed_again_and_again(variant, data, reference, tmp_path, monkeypatch):
     out = tmp_path / "run"
     plan = settings(data, variant)
-    kills = [
-        ("behaviour", 2),
-        ("behaviour", 5),
-        ("behaviour", 9),
-        ("likelihood", 1),
-        ("likelihood", 6),
-        ("likelihood", 9),
-    ]
+    kills = [("behaviour", 5), ("behaviour", 9), ("likelihood", 1), ("likelihood", 6), ("likelihood", 9)]
     for i, (stage, step) in enumerate(kills):
         interrupted(plan, out, monkeypatch, lambda p, at=(stage, step): kill_in_step(p, *at), resume=i > 0)
     go(plan, out, resume=True)
@@ -210,7 +204,7 @@ SAVING = [(Trainer, "_save_optimizer_and_scheduler"), (Trainer, "_save_rng_state
 
 
 @pytest.mark.parametrize(("owner", "name"), [*SAVING, (QSFTTrainer, "_save_extra")], ids=lambda value: str(value))
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 3, 5])
 def test_killed_while_saving_a_checkpoint(owner, name, count, data, reference, tmp_path, monkeypatch):
     """The incomplete folder is thrown away and the one before it used. The third is at the end of stage 1."""
     if name == "_save_extra" and count > 3:
@@ -230,14 +224,14 @@ def test_killed_between_the_last_checkpoint_and_the_result(variant, data, refere
     """Training is over then: not one step more may be made."""
     out = tmp_path / "run"
     for i, stage in enumerate(("behaviour", "likelihood")):
-        original = runs.whole_folder
+        original = stages.whole_folder
 
         def whole_folder(folder, stage=stage, original=original):
             if folder.name == stage:
                 raise Killed
             return original(folder)
 
-        arrange = lambda p, f=whole_folder: p.setattr(runs, "whole_folder", f)  # noqa: E731
+        arrange = lambda p, f=whole_folder: p.setattr(stages, "whole_folder", f)  # noqa: E731
         interrupted(settings(data, variant), out, monkeypatch, arrange, resume=i > 0)
     go(settings(data, variant), out, resume=True)
     assert_same_run(out, reference(variant))
@@ -257,7 +251,7 @@ def test_killed_while_finishing(moment, data, reference, tmp_path, monkeypatch):
         if moment == "finished":
             patched.setattr(runs, "write_json", write_json)
         else:
-            patched.setattr(runs.QSFTPolicyModel, "combine", dies_after(runs.QSFTPolicyModel.combine))
+            patched.setattr(stages.QSFTPolicyModel, "combine", dies_after(stages.QSFTPolicyModel.combine))
 
     interrupted(settings(data), out, monkeypatch, arrange)
     go(settings(data), out, resume=True)
@@ -339,7 +333,7 @@ class TestFullDisk:
 
         return failing
 
-    @pytest.mark.parametrize("count", [1, 2, 5])
+    @pytest.mark.parametrize("count", [1, 5])
     @pytest.mark.parametrize("what", ["weights", "optimiser", "table", "result", "target", "log"])
     def test_one_line_and_nothing_half_written(self, what, count, data, reference, tmp_path, monkeypatch):
         out = tmp_path / "run"
@@ -348,9 +342,9 @@ class TestFullDisk:
             "weights": (SFTTrainer, "_save", full),
             "optimiser": (Trainer, "_save_optimizer_and_scheduler", self.torch_error()),
             "table": (SupportRule, "select", self.FULL),
-            "result": (runs, "whole_folder", self.FULL),
+            "result": (stages, "whole_folder", self.FULL),
             "target": (QSFTTrainer, "_save_extra", full),
-            "log": (runs.JSONLinesLog, "on_log", self.FULL),
+            "log": (stages.JSONLinesLog, "on_log", self.FULL),
         }
         owner, name, error = places[what]
         if (what, count) in (("result", 5), ("target", 5)):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from qsft.data import Trajectory, Turn, write_trajectories
 from qsft.errors import CheckpointError, ConfigError, DataError, QSFTError
 from qsft.models import load_causal_lm
 from qsft.policies import load_policy
-from qsft.training import QSFTConfig, RunSettings, SFTConfig, runs, train
+from qsft.training import QSFTConfig, RunSettings, SFTConfig, runs, stages, train
 from qsft.training.runs import longest_reply
 from tests.models import tiny
 
@@ -75,7 +76,7 @@ BAD = {
     "max_length too short": ({"behaviour": {**STAGE, "max_length": 3}}, DataError, "raise max_length"),
     "start_from": ({"start_from": "scratch"}, ConfigError, "start_from: 'scratch'"),
     "filter_share": ({"method": "filtered-bc", "likelihood": {}, "filter_share": 0.0}, ConfigError, "filter_share: 0.0"),
-    "no stage 2": ({"method": "sft", "likelihood": {"gamma": 1}}, ConfigError, "likelihood: sft has no second stage"),
+    "no stage 2": ({"method": "sft", "likelihood": {"gamma": 1}}, ConfigError, "likelihood: sft has no such stage"),
     "format": ({"format": "prose"}, ConfigError, "format: 'prose'"),
     "lora argument": ({"lora": {"rank": 2}}, ConfigError, "lora: .*'rank'"),
     "lora target": ({"lora": {"target_modules": ["q_proj"]}}, ConfigError, "lora: .*q_proj"),
@@ -94,7 +95,7 @@ BAD = {
 def test_bad_input(case, data, tmp_path, monkeypatch):
     changes, kind, match = BAD[case]
     trained = []
-    monkeypatch.setattr(runs.SFTTrainer, "train", lambda *a, **k: trained.append(1))
+    monkeypatch.setattr(stages.SFTTrainer, "train", lambda *a, **k: trained.append(1))
     refused(tmp_path / "run", kind, match, lambda: go(settings(data, **changes), tmp_path / "run"))
     assert not trained
 
@@ -186,7 +187,7 @@ class TestFolder:
         path = tmp_path / "d.jsonl"
         write_trajectories(path, tiny.trajectories(12, seed=5))
         with monkeypatch.context() as patched:
-            patched.setattr(runs.SFTTrainer, "train", lambda *a, **k: 1 / 0)
+            patched.setattr(stages.SFTTrainer, "train", lambda *a, **k: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 go(settings(path), tmp_path / "run")
         write_trajectories(path, tiny.trajectories(12, seed=6))
@@ -197,7 +198,7 @@ class TestFolder:
 
     def test_an_unfinished_run_is_not_loaded(self, data, tmp_path, monkeypatch):
         with monkeypatch.context() as patched:
-            patched.setattr(runs.SFTTrainer, "train", lambda *a, **k: 1 / 0)
+            patched.setattr(stages.SFTTrainer, "train", lambda *a, **k: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 go(settings(data), tmp_path / "run")
         self.one_line(
@@ -206,7 +207,7 @@ class TestFolder:
 
     def test_refused_while_resuming_nothing_is_taken_away(self, data, tmp_path, monkeypatch):
         with monkeypatch.context() as patched:
-            patched.setattr(runs.SFTTrainer, "train", lambda *a, **k: 1 / 0)
+            patched.setattr(stages.SFTTrainer, "train", lambda *a, **k: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 go(settings(data), tmp_path / "run")
         (tmp_path / "run" / "behaviour").mkdir()
@@ -216,7 +217,7 @@ class TestFolder:
 
     def test_a_damaged_checkpoint(self, data, tmp_path, monkeypatch):
         with monkeypatch.context() as patched:
-            patched.setattr(runs, "whole_folder", lambda folder: 1 / 0)
+            patched.setattr(stages, "whole_folder", lambda folder: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 go(settings(data, behaviour={**STAGE, "max_steps": 1}), tmp_path / "run")
         (checkpoint,) = (tmp_path / "run").glob("checkpoints/behaviour/checkpoint-*")
@@ -298,16 +299,50 @@ class TestResults:
 
     def test_filtered_bc_sees_the_best(self, data, tmp_path, monkeypatch):
         seen = []
-        original = runs.SFTTrainer.__init__
+        original = stages.SFTTrainer.__init__
 
         def __init__(self, model, args, train_dataset, *arguments, **keywords):
             seen.append(train_dataset)
             original(self, model, args, train_dataset, *arguments, **keywords)
 
-        monkeypatch.setattr(runs.SFTTrainer, "__init__", __init__)
+        monkeypatch.setattr(stages.SFTTrainer, "__init__", __init__)
         go(settings(data, "filtered-bc", filter_share=0.25), tmp_path / "run")
         returns = sorted((t.total_return for t in tiny.trajectories(12, seed=5)), reverse=True)
         assert sorted((sum(row["turn_rewards"]) for row in seen[0]), reverse=True) == pytest.approx(returns[:3])
+
+    def test_which_of_equal_episodes_stay_is_the_seeds(self, tmp_path, monkeypatch):
+        path = tmp_path / "equal.jsonl"
+        game = [Turn("user", "a\n"), Turn("assistant", "b\n", 1.0)]
+        write_trajectories(path, [Trajectory(game, "terminated")] * 40)
+        seen = []
+        monkeypatch.setattr(
+            stages.SFTTrainer, "__init__", lambda self, model, args, data, *rest: seen.append(data) or 1 / 0
+        )
+        for i, seed in enumerate((3, 3, 4)):
+            plan = settings(path, "filtered-bc", filter_share=0.25, seed=seed)
+            with pytest.raises(ZeroDivisionError):
+                go(plan, tmp_path / str(i))
+        first, again, other = (data["episode"] for data in seen)
+        assert list(first) == list(again) != list(other)
+
+    @pytest.mark.skipif(torch.accelerator.is_available(), reason="memory is pinned where there is an accelerator")
+    def test_nothing_is_said_about_pinned_memory(self, data, tmp_path):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*pin_memory.*")
+            for name, stage in (("said", STAGE), ("not said", {k: v for k, v in STAGE.items() if k != "use_cpu"})):
+                go(settings(data, "sft", behaviour=stage), tmp_path / name)
+        pinned = {**STAGE, "dataloader_pin_memory": True, "use_cpu": False}
+        with pytest.warns(UserWarning, match="pin_memory"):
+            go(settings(data, "sft", behaviour=pinned), tmp_path / "asked for")
+
+    def test_a_record_of_before_a_setting_existed(self, data, tmp_path):
+        out = go(settings(data, "sft"), tmp_path / "run")
+        record = json.loads((out / "run.json").read_text())
+        del record["settings"]["return_tokens"]
+        (out / "run.json").write_text(json.dumps(record))
+        go(settings(data, "sft"), out, resume=True)
+        with pytest.raises(ConfigError, match="return_tokens was 32 and is now 8"):
+            go(settings(data, "sft", return_tokens=8), out, resume=True)
 
     def test_longest_reply(self, tmp_path):
         rows = tiny.dataset(tmp_path, tiny.trajectories(40, seed=2))

@@ -115,6 +115,18 @@ def test_logged_numbers_equal_the_definitions(data, tmp_path):
     assert line["tokens_per_second"] > 0
 
 
+@pytest.mark.parametrize(("low", "high", "warned"), [(-4.0, 4.0, False), (-0.2, 0.1, True)])
+def test_many_clipped_targets_are_told_once(data, tmp_path, caplog, low, high, warned):
+    trained = trainer("qsft", data, tmp_path, return_low=low, return_high=high, backup="monte-carlo")
+    with caplog.at_level("WARNING", logger="qsft"):
+        trained.train()
+    assert all((line["clipped_share"] > 0.05) == warned for line in logged(trained))
+    told = [record.getMessage() for record in caplog.records if record.name == "qsft"]
+    assert len(told) == warned
+    if warned:
+        assert "return range [-0.2, 0.1] and are clipped; give a range that holds every return-to-go" in told[0]
+
+
 def test_the_monte_carlo_phase_counts_its_own_tokens(data, tmp_path):
     """A cut-off last turn has a return but nothing to bootstrap from, so the two phases divide by other counts."""
     trained = trainer("qsft", data, tmp_path, monte_carlo_first=0.5, per_device_train_batch_size=6)

@@ -28,6 +28,7 @@ class TokenBatch(dict[str, torch.Tensor]):
         turn_end: ``[B, S]`` bool, the action ends the agent's turn.
         rewards: ``[B, S]`` float32, the turn's reward at its last token, else 0.
         terminal: ``[B, S]`` bool, the action is the last one of a terminated trajectory.
+        turns: ``[B, S]`` int64, number of the agent's turn that the state belongs to, from 0 (0 where padded).
         returns_to_go: ``[B, S]`` float32, discounted, of the turn that the action belongs to, in reward units.
         support_ids, support_logps: ``[B, S, K]``, only with a support table: the plausible tokens of each state (-1
             where padded) and their log-probabilities under the behaviour model (-inf where padded).
@@ -42,15 +43,11 @@ class TrajectoryCollator:
         pad_token_id: fills ``input_ids`` on the right.
         gamma: discount used for ``returns_to_go``.
         gamma_per: ``"turn"`` discounts once a turn (the default of the whole library), ``"token"`` at every token.
-        floor: ``(low, horizon)``: rewards are shaped by the potential ``low (1 - t / horizon)`` of agent turn t, the worst
-            return from there on when an episode lasts ``horizon`` turns at most. Returns-to-go become what they are
-            above that floor; which policy is best does not change (Ng, Harada, Russell 1999). ``None``: as logged.
     """
 
     pad_token_id: int
     gamma: float = 1.0
     gamma_per: str = "turn"
-    floor: tuple[float, int] | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> TokenBatch:
         states = [self._states(row) for row in rows]
@@ -65,6 +62,7 @@ class TrajectoryCollator:
             "turn_end": np.zeros((len(rows), width), bool),
             "rewards": np.zeros((len(rows), width), np.float32),
             "terminal": np.zeros((len(rows), width), bool),
+            "turns": np.zeros((len(rows), width), np.int64),
             "returns_to_go": np.zeros((len(rows), width), np.float32),
         }
         for i, (row, state) in enumerate(zip(rows, states, strict=True)):
@@ -95,8 +93,6 @@ class TrajectoryCollator:
         if row["terminated"]:
             terminal[np.flatnonzero(has_action)[-1]] = True
         rewards[turn_end] = row["turn_rewards"]
-        if self.floor is not None:
-            rewards[turn_end] += self._shaping(int(turn_end.sum()), bool(row["terminated"]))
         returns = np.zeros(len(positions), np.float64)
         following = 0.0
         for i in np.flatnonzero(has_action)[::-1]:
@@ -110,17 +106,9 @@ class TrajectoryCollator:
             "turn_end": turn_end,
             "rewards": rewards,
             "terminal": terminal,
+            "turns": np.cumsum(turn_end) - turn_end,
             "returns_to_go": returns.astype(np.float32),
         }
-
-    def _shaping(self, turns: int, terminated: bool) -> np.ndarray:
-        """``gamma potential(t + 1) - potential(t)`` of each turn; the potential after the end is 0."""
-        assert self.floor is not None
-        low, horizon = self.floor
-        potential = low * np.clip(1 - np.arange(turns + 1) / horizon, 0.0, None)
-        if terminated:
-            potential[-1] = 0.0
-        return (self.gamma * potential[1:] - potential[:-1]).astype(np.float32)
 
 
 def state_positions(agent_mask: Sequence[int], terminated: bool) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from qsft.data.chat_format import ChatFormat
 from qsft.data.codec import Codec, Segment
+from qsft.data.return_tokens import ReturnTokens
 from qsft.data.segment_ids import SegmentIds
 from qsft.data.text_format import TextFormat
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
@@ -65,9 +66,12 @@ class TrajectoryTokenizer:
             ends it with; in the text format the newline and the tokenizer's eos, which is added where a turn does not
             end with a newline.
         bos: text format only: begin with the tokenizer's bos token. Default: if it has one.
+        return_levels: with these, the token of the nearest level to the return-to-go stands before each turn of the
+            agent (:class:`qsft.data.return_tokens.ReturnTokens`), as part of what the environment says.
 
     Raises:
-        ConfigError: a tokenizer without a usable end of turn, or settings that contradict each other.
+        ConfigError: a tokenizer without a usable end of turn or without the return tokens, or settings that contradict
+            each other.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class TrajectoryTokenizer:
         max_length: int | None = None,
         end_of_turn: str | Sequence[str] | None = None,
         bos: bool | None = None,
+        return_levels: Sequence[float] | None = None,
     ) -> None:
         if format not in FORMATS:
             raise ConfigError(f"format: {format!r}; use one of {', '.join(FORMATS)}")
@@ -96,6 +101,7 @@ class TrajectoryTokenizer:
         self._end_ids = set(self._format.end_of_turn.values())
         self._prefix = Segment("start", ""), np.array(self._format.prefix_ids, np.int32)
         self._ids = SegmentIds(self._codec, self._format)
+        self.returns = None if return_levels is None else ReturnTokens(tokenizer, return_levels)
 
     @property
     def format(self) -> str:
@@ -148,7 +154,8 @@ class TrajectoryTokenizer:
         plans = [_located(self._plan, (trajectory,), where, i) for i, trajectory in enumerate(trajectories)]
         self._ids.encode(segment for _, _, segments in plans for segment in segments)
         for i, (turns, open_end, segments) in enumerate(plans):
-            turns, pieces = _located(self._fit, (turns, open_end, segments, self.max_length, True), where, i)
+            to_go = self.returns.logged(turns) if self.returns is not None else []
+            turns, pieces = _located(self._fit, (turns, open_end, segments, self.max_length, True, to_go), where, i)
             length = 0
             for segment, piece in pieces:
                 ids.append(piece)
@@ -173,27 +180,34 @@ class TrajectoryTokenizer:
             terminated=np.array([trajectory.ended == "terminated" for trajectory in trajectories], bool),
         )
 
-    def prompt(self, trajectory: Trajectory, reply_tokens: int = 0) -> list[int]:
+    def prompt(self, trajectory: Trajectory, reply_tokens: int = 0, target_return: float | None = None) -> list[int]:
         """The ids that a model continues with the agent's next turn.
 
         Args:
-            trajectory: a history in which the agent is to speak next; rewards and ``ended`` are not read.
+            trajectory: a history in which the agent is to speak next; ``ended`` is not read, and rewards only with
+                return tokens.
             reply_tokens: room to leave below ``max_length`` for the reply. With the reply's true length the prompt of a
                 row's last agent turn is exactly what precedes that turn in training, truncation included.
+            target_return: with return tokens, what the whole episode is to return
+                (:meth:`~qsft.data.return_tokens.ReturnTokens.wanted`); ``None``: the best that the data has seen.
 
         A policy may say what no training row holds, and the episode goes on: of what :meth:`batch` refuses, a prompt
         accepts replies with unknown tokens or an early end of turn, and replies that the chat template rewrites.
 
         Raises:
             DataError: an empty history, or anything else that :meth:`batch` refuses.
+            ConfigError: a target return without return tokens, or one that the data has not seen.
         """
+        if target_return is not None and self.returns is None:
+            raise ConfigError("target_return: only a policy trained with return tokens can be asked for a return")
         self._ids.forget()
         turns = trajectory.turns
         _check_images(turns)
         segments = self._format.segments(turns, True, training=False)
         self._ids.encode(segments)
         limit = None if self.max_length is None else self.max_length - reply_tokens
-        _, pieces = self._fit(turns, True, segments, limit, False)
+        to_go = self.returns.wanted(turns, target_return) if self.returns is not None else []
+        _, pieces = self._fit(turns, True, segments, limit, False, to_go)
         ids = [token for _, piece in pieces for token in piece.tolist()]
         if not ids:
             raise DataError("the history is empty; begin with an environment turn, or use a tokenizer with a bos token")
@@ -229,12 +243,13 @@ class TrajectoryTokenizer:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings, as JSON can hold them; the tokenizer itself is saved by its own ``save_pretrained``."""
-        return {
+        settings = {
             "format": self.format,
             "max_length": self.max_length,
             "end_of_turn": list(self._format.end_of_turn),
             "bos": self._format.bos,
         }
+        return settings if self.returns is None else {**settings, "return_levels": self.returns.levels.tolist()}
 
     @classmethod
     def from_dict(cls, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]) -> TrajectoryTokenizer:
@@ -243,7 +258,7 @@ class TrajectoryTokenizer:
         Raises:
             ConfigError: settings of another version, or that do not fit the tokenizer.
         """
-        unknown = set(settings) - {"format", "max_length", "end_of_turn", "bos"}
+        unknown = set(settings) - {"format", "max_length", "end_of_turn", "bos", "return_levels"}
         if unknown:
             raise ConfigError(f"tokenisation settings: unknown {', '.join(sorted(unknown))}; remove what is misspelt")
         return cls(tokenizer, **settings)
@@ -279,10 +294,16 @@ class TrajectoryTokenizer:
         return turns, open_end, self._format.segments(turns, open_end)
 
     def _fit(
-        self, turns: Sequence[Turn], open_end: bool, segments: list[Segment], limit: int | None, training: bool
+        self,
+        turns: Sequence[Turn],
+        open_end: bool,
+        segments: list[Segment],
+        limit: int | None,
+        training: bool,
+        to_go: Sequence[float],
     ) -> tuple[Sequence[Turn], list[tuple[Segment, np.ndarray]]]:
-        """The newest whole exchanges that fit into the limit, and their ids."""
-        pieces = self._pieces(segments, training)
+        """The newest whole exchanges that fit into the limit, and their ids, return tokens included."""
+        pieces = self._pieces(segments, training, to_go)
         size = _size(pieces)
         if limit is not None and size > limit:
             header = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
@@ -295,7 +316,7 @@ class TrajectoryTokenizer:
                 shorter = [*turns[:header], *turns[cuts[middle] :]]
                 segments = self._format.segments(shorter, open_end, training)
                 self._ids.encode(segments)
-                pieces = self._pieces(segments, training)
+                pieces = self._pieces(segments, training, to_go)
                 if _size(pieces) <= limit:
                     kept, high = (shorter, pieces), middle
                 else:
@@ -313,9 +334,13 @@ class TrajectoryTokenizer:
             )
         return turns, pieces
 
-    def _pieces(self, segments: list[Segment], training: bool) -> list[tuple[Segment, np.ndarray]]:
+    def _pieces(
+        self, segments: list[Segment], training: bool, to_go: Sequence[float]
+    ) -> list[tuple[Segment, np.ndarray]]:
         pieces = self._ids.lookup(segments, training)
-        return [self._prefix, *pieces] if self._format.prefix_ids else pieces
+        if self._format.prefix_ids:
+            pieces = [self._prefix, *pieces]
+        return pieces if self.returns is None else self.returns.insert(pieces, to_go, open_end=not training)
 
 
 def _located(

@@ -18,9 +18,17 @@ ENVIRONMENTS: dict[str, str] = {
     "wordle": "qsft.envs.wordle.env:Wordle",
     "chess": "qsft.envs.chess.env:Chess",
     "endgames": "qsft.envs.chess.endgames:Endgames",
+    "alfworld": "qsft.envs.alfworld.env:ALFWorld",
     "maze": "qsft.envs.maze.env:MazeGame",
     "guess-my-city": "qsft.envs.guess_my_city.env:GuessMyCity",
+    "text-nav": "qsft.envs.text_nav.env:TextNav",
     "twenty-questions": "qsft.envs.twenty_questions.env:TwentyQuestions",
+    "webshop": "qsft.envs.webshop:WebShop",
+    "pick": "qsft.envs.manipulation.env:Pick",
+    "place": "qsft.envs.manipulation.env:Place",
+    "drawer": "qsft.envs.manipulation.env:Drawer",
+    "closed-drawer": "qsft.envs.manipulation.env:ClosedDrawer",
+    "blocked-drawer": "qsft.envs.manipulation.env:BlockedDrawer",
 }
 
 

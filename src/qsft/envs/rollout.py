@@ -1,62 +1,105 @@
-"""Any policy in any environment: episodes played in lockstep, turn by turn."""
+"""Any policy in any environment: the one loop that plays episodes, many at once, turn by turn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import numpy as np
 
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
-from qsft.envs.base import Environment, EpisodeError
+from qsft.envs.base import EpisodeError
 from qsft.errors import ConfigError
 
 if TYPE_CHECKING:
     from qsft.policies.base import Policy
 
 
+@dataclass(slots=True, eq=False)
+class Game:
+    """One episode in play.
+
+    Attributes:
+        number: from 0, in the order of the seeds.
+        env: the environment it is played in; ``None`` once that has raised.
+        trajectory: what was said so far. At the end its metadata holds ``success`` and the reset options that replay it.
+        over: nobody moves any more.
+    """
+
+    number: int
+    env: gymnasium.Env | None
+    trajectory: Trajectory = field(default_factory=Trajectory)
+    over: bool = False
+
+
+def play(
+    policy: Policy,
+    seeds: Iterable[int],
+    env_factory: Callable[[], gymnasium.Env],
+    places: int,
+    options: Sequence[Mapping[str, Any]] | None = None,
+    on_error: Callable[[Game, Exception], None] | None = None,
+) -> Iterator[Game]:
+    """Plays one episode a seed, up to ``places`` at once, and yields each when it is over.
+
+    Args:
+        policy: asked once a turn for the actions of all episodes in play, in the order in which they began.
+        seeds: of each reset.
+        env_factory: makes an environment when none is free; those of finished episodes are used again.
+        places: how many are played at once.
+        options: reset options of each episode, such as ``{"secret": "crane"}``; ``None`` for none.
+        on_error: gets what an environment's ``reset`` or ``step`` raised (or the fact that a reward is not finite);
+            that episode is over then, and its environment is not used again. ``None``: it is raised.
+
+    Raises:
+        EpisodeError: the policy did not return one text for each history.
+        ConfigError: an observation that is not text, or a last info without ``success``.
+    """
+    starts = enumerate(seeds)
+    playing: list[Game] = []
+    free: list[gymnasium.Env] = []
+    while True:
+        while len(playing) < places and (start := next(starts, None)) is not None:
+            number, seed = start
+            game = Game(number, free.pop() if free else env_factory())
+            playing.append(game)
+            _reset(game, seed, dict(options[number]) if options else None, on_error)
+        if not playing:
+            return
+        _one_turn(policy, [game for game in playing if not game.over], on_error)
+        for game in [game for game in playing if game.over]:
+            playing.remove(game)
+            if game.env is not None:
+                free.append(game.env)
+            yield game
+
+
 def rollout(
-    environments: Sequence[Environment],
+    environments: Sequence[gymnasium.Env],
     policy: Policy,
     seeds: Sequence[int],
     options: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[Trajectory]:
-    """Plays one episode in each environment, all at the same time.
+    """Plays one episode in each environment, all at the same time (see :func:`play`).
 
     Args:
         environments: n instances; each is reset first.
-        policy: asked once a turn for the actions of all unfinished episodes, in the order of ``environments``.
+        policy: who plays.
         seeds: n seeds, one for each reset.
-        options: n reset options, such as ``{"secret": "crane"}``; ``None`` for none.
+        options: n reset options; ``None`` for none.
 
     Returns:
         n finished trajectories. The environment speaks as ``"user"``, its last answer included unless it is empty.
         Their metadata holds the reset options that replay the episode, and ``success``.
-
-    Raises:
-        EpisodeError: the policy did not return one text for each history.
     """
-    episodes: list[Trajectory] = []
-    for i, (environment, seed) in enumerate(zip(environments, seeds, strict=True)):
-        observation, _ = environment.reset(seed=seed, options=dict(options[i]) if options else None)
-        episodes.append(Trajectory([Turn("user", observation)]))
-    playing = list(range(len(episodes)))
-    while playing:
-        actions = policy.act([episodes[i] for i in playing])
-        if len(actions) != len(playing):
-            raise EpisodeError(f"policy {policy.name!r} returned {len(actions)} actions for {len(playing)} histories")
-        for i, action in zip(playing, actions, strict=True):
-            observation, reward, terminated, truncated, info = environments[i].step(action)
-            episode = episodes[i]
-            episode.turns.append(Turn(AGENT_ROLE, action, float(reward)))
-            if observation:
-                episode.turns.append(Turn("user", observation))
-            if terminated or truncated:
-                episode.ended = "terminated" if terminated else "truncated"
-                pinned = {name: info[name] for name in environments[i].reset_options}
-                episode.metadata = {**pinned, "success": bool(info["success"])}
-        playing = [i for i in playing if episodes[i].ended is None]
-    return episodes
+    if len(environments) != len(seeds):
+        raise ConfigError(f"{len(environments)} environments and {len(seeds)} seeds: give one seed an environment")
+    waiting = iter(environments)
+    games = sorted(play(policy, seeds, lambda: next(waiting), len(environments), options), key=lambda g: g.number)
+    return [game.trajectory for game in games]
 
 
 def derive_seed(seed: int, *key: int) -> int:
@@ -72,3 +115,77 @@ def derive_seed(seed: int, *key: int) -> int:
     if seed < 0:
         raise ConfigError(f"seed={seed} is negative; give an integer of at least 0")
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])
+
+
+def env_name(env: gymnasium.Env) -> str:
+    """The environment's name, through any wrappers; its class where it has none."""
+    return str(_attribute(env, "name", type(env.unwrapped).__name__))
+
+
+def _reset(
+    game: Game, seed: int, options: dict[str, Any] | None, on_error: Callable[[Game, Exception], None] | None
+) -> None:
+    assert game.env is not None
+    try:
+        observation, _ = game.env.reset(seed=seed, options=options)
+    except Exception as error:
+        _broken(game, error, on_error)
+    else:
+        _observe(game, observation)
+
+
+def _one_turn(policy: Policy, games: list[Game], on_error: Callable[[Game, Exception], None] | None) -> None:
+    if not games:
+        return
+    actions = policy.act([game.trajectory for game in games])
+    if len(actions) != len(games):
+        raise EpisodeError(
+            f"policy {policy.name!r} returned {len(actions)} actions for {len(games)} histories; act must return one each"
+        )
+    for game, action in zip(games, actions, strict=True):
+        _step(game, action, on_error)
+
+
+def _step(game: Game, action: str, on_error: Callable[[Game, Exception], None] | None) -> None:
+    assert game.env is not None
+    try:
+        observation, reward, terminated, truncated, info = game.env.step(action)
+        reward = float(reward)
+        if not math.isfinite(reward):
+            raise ValueError(f"reward {reward} is not finite")
+    except Exception as error:
+        # the turn that broke the environment stays visible, without a reward
+        game.trajectory.turns.append(Turn(AGENT_ROLE, action))
+        _broken(game, error, on_error)
+        return
+    game.trajectory.turns.append(Turn(AGENT_ROLE, action, reward))
+    _observe(game, observation)
+    if terminated or truncated:
+        if not isinstance(info.get("success"), (bool, np.bool_)):
+            raise ConfigError(f"environment {env_name(game.env)}: its last info has no bool 'success'; add one")
+        pinned = {name: info[name] for name in _attribute(game.env, "reset_options", ()) if name in info}
+        game.trajectory.ended = "terminated" if terminated else "truncated"
+        game.trajectory.metadata = {**pinned, "success": bool(info["success"])}
+        game.over = True
+
+
+def _observe(game: Game, observation: Any) -> None:
+    assert game.env is not None
+    if not isinstance(observation, str):
+        raise ConfigError(
+            f"environment {env_name(game.env)}: its observation is a {type(observation).__name__}: rollout needs text"
+        )
+    if observation:
+        game.trajectory.turns.append(Turn("user", observation))
+
+
+def _broken(game: Game, error: Exception, on_error: Callable[[Game, Exception], None] | None) -> None:
+    if on_error is None:
+        raise error
+    on_error(game, error)
+    game.env, game.over = None, True
+
+
+def _attribute(env: gymnasium.Env, name: str, default: Any) -> Any:
+    """An attribute of the environment, through any wrappers; adapters of other people's may lack it."""
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default

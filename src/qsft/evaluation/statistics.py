@@ -56,7 +56,7 @@ LMRL_GYM_SCALES = {
     "wordle": Scale(-6.0, -4.12, -1.94),
     "chess": Scale(-401.0, 0.21, 1.0),
     "endgames": Scale(-1.0, 0.586, 1.0),
-    "twenty_questions": Scale(-20.0, -17.3, -12.6),
+    "twenty-questions": Scale(-20.0, -17.3, -12.6),
     "maze": Scale(-101.0, -83.0, -6.84),
 }
 

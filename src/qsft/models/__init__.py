@@ -5,6 +5,7 @@ from qsft.models.policy_model import QSFTPolicyConfig, QSFTPolicyModel, load_cau
 from qsft.models.states import check_head, output_head, pick_dummy_token, state_hidden
 from qsft.models.support import SupportRule, compute_support, with_support
 from qsft.models.target import AdapterTarget, TargetNetwork, make_target
+from qsft.models.value_model import ValueModel, ValueModelConfig, load_value_model
 
 __all__ = [
     "AdapterTarget",
@@ -13,9 +14,12 @@ __all__ = [
     "QSFTPolicyModel",
     "SupportRule",
     "TargetNetwork",
+    "ValueModel",
+    "ValueModelConfig",
     "check_head",
     "compute_support",
     "load_causal_lm",
+    "load_value_model",
     "make_target",
     "output_head",
     "pick_dummy_token",

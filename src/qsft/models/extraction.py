@@ -1,7 +1,8 @@
-"""Three ways out: from the two models' log-probabilities to the policy's logits.
+"""Ways out: from the models' log-probabilities and values to the policy's logits.
 
 Source: Q-SFT, section 4.3 (arXiv 2411.05193) for the likelihood extraction; the value extraction is the KL-regularised
-optimum for the Q-values that the ratio holds; the product extraction follows from ``p = pi Q``.
+optimum for the Q-values that the ratio holds; the product extraction follows from ``p = pi Q``. The advantage
+extraction is that of ILQL (Snell et al. 2023, arXiv 2206.11871), for models with a Q head.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from qsft.errors import ConfigError
 from qsft.models.support import SupportRule
 
-Kind = Literal["product", "value", "likelihood"]
+Kind = Literal["product", "value", "likelihood", "advantage"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Extraction:
     Args:
         kind: ``"product"``: ``p(a)``, the dummy token removed: the likelihood model alone. ``"value"``:
             ``pi(a)^eta exp(beta clip(p(a) / pi(a), 0, 1))`` on the support. ``"likelihood"`` (the paper's):
-            ``pi(a) exp(beta p(a))``.
+            ``pi(a) exp(beta p(a))``. ``"advantage"``: ``pi(a)^eta exp(beta Q(a))`` with the Q heads of a
+            :class:`~qsft.models.value_model.ValueModel`, whose language model is ``pi``.
         beta: weight of the values, in units of the scaled return; unused by ``product``.
-        eta: exponent of the behaviour model in ``value``.
+        eta: exponent of the behaviour model in ``value`` and ``advantage``.
         support: threshold of the support relative to the likeliest token of the behaviour model (of the likelihood
             model for ``product``); 0 for none. Without one, ``value`` plays ratios of tiny probabilities: noise.
     """
@@ -38,8 +40,10 @@ class Extraction:
     support: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("product", "value", "likelihood"):
-            raise ConfigError(f"extraction kind: {self.kind!r} is unknown; use 'product', 'value' or 'likelihood'.")
+        if self.kind not in ("product", "value", "likelihood", "advantage"):
+            raise ConfigError(
+                f"extraction kind: {self.kind!r} is unknown; use 'product', 'value', 'likelihood' or 'advantage'."
+            )
         if self.beta < 0 or self.eta < 0:
             raise ConfigError(f"extraction: beta ({self.beta}) and eta ({self.eta}) must not be negative.")
         if not 0 <= self.support <= 1:
@@ -48,7 +52,7 @@ class Extraction:
     @property
     def needs_behaviour(self) -> bool:
         """Whether the behaviour model must be loaded and run."""
-        return self.kind != "product"
+        return self.kind in ("value", "likelihood")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -76,11 +80,25 @@ class Extraction:
                 scores = self.eta * prior + self.beta * ratio
             else:
                 scores = prior + self.beta * likelihood.exp()
-        scores = _without(scores, dummy_id)
-        if self.support > 0:
-            plausible = SupportRule(threshold=self.support).mask(_without(prior, dummy_id))
-            scores = scores.masked_fill(~plausible, -torch.inf)
-        return scores
+        return self._on_support(_without(scores, dummy_id), _without(prior, dummy_id))
+
+    def advantage_logits(self, logits: Tensor, q: Tensor) -> Tensor:
+        """Unnormalised log-probabilities of the ``advantage`` policy; V(s), the same for all tokens, drops out.
+
+        Args:
+            logits: ``[..., V]`` of the language model.
+            q: ``[..., V]`` scaled Q-values.
+
+        Returns:
+            ``[..., V]`` float32.
+        """
+        prior = torch.log_softmax(logits.float(), dim=-1)
+        return self._on_support(self.eta * prior + self.beta * q.float(), prior)
+
+    def _on_support(self, scores: Tensor, prior: Tensor) -> Tensor:
+        if self.support == 0:
+            return scores
+        return scores.masked_fill(~SupportRule(threshold=self.support).mask(prior), -torch.inf)
 
 
 def _without(logps: Tensor, token: int | None) -> Tensor:

@@ -36,7 +36,7 @@ class QSFTPolicyConfig(PreTrainedConfig):
         extraction: arguments of :class:`~qsft.models.extraction.Extraction`.
         dummy_token_id: the token that is never an action; ``None`` where there is none (supervised fine-tuning).
         return_range: ``(low, high)``: a ratio ``V`` stands for the value ``low + V (high - low)``.
-        horizon: with one, for ``low (1 - t / horizon) + V (high - low)`` at agent turn t.
+        horizon: with one, ``low`` is ``low (1 - t / horizon)`` at agent turn t.
         sampling_temperature: how :class:`~qsft.policies.model.ModelPolicy` draws; 0 for greedy.
     """
 
@@ -67,8 +67,9 @@ class QSFTPolicyConfig(PreTrainedConfig):
     def value(self, ratio: float, turn: int) -> float:
         """A scaled value in reward units, at agent turn ``turn`` (from 0)."""
         low, high = self.return_range
-        floor = low if self.horizon is None else low * max(1 - turn / self.horizon, 0.0)
-        return floor + min(max(ratio, 0.0), 1.0) * (high - low)
+        if self.horizon is not None:
+            low *= max(1 - turn / self.horizon, 0.0)
+        return low + min(max(ratio, 0.0), 1.0) * (high - low)
 
 
 class PairCache(Cache):
@@ -108,6 +109,8 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
 
     @extraction.setter
     def extraction(self, extraction: Extraction) -> None:
+        if extraction.kind == "advantage":
+            raise ConfigError("extraction 'advantage' needs a run with Q heads: ilql, cql or monte-carlo.")
         if extraction.needs_behaviour and self.behaviour is None:
             raise ConfigError(
                 f"extraction {extraction.kind!r} needs the behaviour model; load the policy with with_behaviour=True."

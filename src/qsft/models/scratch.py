@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -71,7 +74,8 @@ def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, see
 
     Args:
         settings: ``{"model_type": "gpt2", "n_layer": 2, ...}`` or the path of such a JSON file. The vocabulary size and
-            the special tokens are the tokenizer's unless given.
+            the special tokens are the tokenizer's unless given. ``spelled_tokens`` is ours: the standard deviation of
+            embeddings that know how whole-action tokens are spelt, see :func:`spell_tokens`.
         tokenizer: whose vocabulary it speaks.
         seed: of the weights.
 
@@ -89,6 +93,7 @@ def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, see
     kind = values.pop("model_type", None)
     if kind is None:
         raise ConfigError("model: a config needs model_type, for instance 'gpt2', 'llama' or 'qwen3'.")
+    spelled = values.pop("spelled_tokens", None)
     values.setdefault("vocab_size", len(tokenizer))
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         values.setdefault(name, getattr(tokenizer, name))
@@ -100,9 +105,42 @@ def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, see
         raise ConfigError(f"model: {' '.join(str(error).split())}.") from error
     set_seed(seed)
     try:
-        return AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config)
     except ValueError as error:  # sizes that contradict each other, or a type without a language model
         raise ConfigError(f"model: {str(error).splitlines()[0]}") from error
+    if spelled is not None:
+        spell_tokens(model, tokenizer, float(spelled))
+    return model
+
+
+@torch.no_grad()
+def spell_tokens(model: PreTrainedModel, tokenizer: Any, std: float) -> None:
+    """Give tokens that stand for several symbols (``"c r a n e"``) embeddings that are sums over their symbols.
+
+    A token of its own for every action starts out knowing nothing of its spelling, and what is learnt about one word
+    says nothing about another. Here words with a symbol in common, at a place or anywhere, start out alike, as they are
+    in a pretrained model; rows of the input embedding and of the output head are set alike. The codes of the symbols
+    come from torch's global generator.
+
+    Args:
+        model: a fresh model.
+        tokenizer: of :func:`word_level_tokenizer` with whole actions.
+        std: standard deviation of the rows' entries.
+
+    Raises:
+        ConfigError: no token of the tokenizer stands for several symbols.
+    """
+    rows = model.get_input_embeddings().weight
+    codes: dict[Any, torch.Tensor] = defaultdict(lambda: torch.randn(rows.shape[1]))
+    spelled = {token: i for token, i in tokenizer.get_vocab().items() if " " in token}
+    if not spelled:
+        raise ConfigError("spelled_tokens: no token stands for several symbols; set whole_actions for the tokenizer.")
+    for token, i in sorted(spelled.items()):
+        symbols = token.split(" ")
+        parts = [codes[part] for part in [*enumerate(symbols), *sorted(set(symbols))]]
+        row = torch.stack(parts).sum(0) * (std / math.sqrt(len(parts)))
+        rows[i] = row
+        model.get_output_embeddings().weight[i] = row
 
 
 def load_or_make_model(model: str | dict[str, Any] | PreTrainedModel, tokenizer: Any, seed: int) -> PreTrainedModel:

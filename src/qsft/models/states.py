@@ -20,6 +20,7 @@ STATE_KEYS = frozenset(
         "turn_end",
         "rewards",
         "terminal",
+        "turns",
         "returns_to_go",
         "support_ids",
         "support_logps",

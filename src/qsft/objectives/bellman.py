@@ -85,7 +85,7 @@ def bellman_targets(
     turn_end: Tensor,
     terminal: Tensor,
     state_mask: Tensor,
-    return_range: tuple[float, float],
+    return_range: tuple[float | Tensor, float],
     gamma: float = 1.0,
     gamma_per: str = "turn",
     trace: float = 0.0,
@@ -108,42 +108,64 @@ def bellman_targets(
         turn_end: ``[B, S]`` bool.
         terminal: ``[B, S]`` bool.
         state_mask: ``[B, S]`` bool, False for padding.
-        return_range: ``(low, high)``, bounds on every return-to-go.
+        return_range: ``(low, high)``, bounds on every return-to-go; ``low`` may be ``[B, S]``, one for each state
+            (:func:`stake`).
         gamma: discount.
         gamma_per: ``"turn"`` or ``"token"``: what one application of ``gamma`` stands for.
         trace: lambda in [0, 1].
     """
-    low, high = return_range
+    low, span = _low_and_span(return_range, values)
     has_next = torch.zeros_like(state_mask)
     has_next[:, :-1] = state_mask[:, 1:]
     valid = has_action & (terminal | has_next)
     discount = torch.where(turn_end, gamma, 1.0) if gamma_per == "turn" else torch.full_like(values, gamma)
     discount = discount.masked_fill(terminal, 0.0)
 
-    def weight(following: Tensor, at: int | slice) -> Tensor:
-        return (rewards[:, at] + discount[:, at] * (low + following * (high - low)) - low) / (high - low)
-
     if trace == 0.0:
         following = torch.zeros_like(values)
-        following[:, :-1] = values[:, 1:]
-        return _clip(weight(following, slice(None)), valid)
+        following[:, :-1] = (low + values * span)[:, 1:]
+        return _clip((rewards + discount * following - low) / span, valid)
     weights = torch.zeros_like(values)
     following = torch.zeros_like(values[:, 0])
     for t in range(values.shape[1] - 1, -1, -1):
-        weights[:, t] = weight(following, t)
+        weights[:, t] = (rewards[:, t] + discount[:, t] * following - low[:, t]) / span[:, t]
         target = weights[:, t].clamp(0.0, 1.0)
         # a state without a target of its own passes on its value
-        following = values[:, t] + trace * torch.where(valid[:, t], target - values[:, t], 0.0)
+        mixed = values[:, t] + trace * torch.where(valid[:, t], target - values[:, t], 0.0)
+        following = low[:, t] + mixed * span[:, t]
     return _clip(weights, valid)
 
 
-def monte_carlo_targets(returns_to_go: Tensor, has_action: Tensor, return_range: tuple[float, float]) -> Targets:
+def stake(low: float, turns: Tensor, horizon: int) -> Tensor:
+    """``low (1 - t / horizon)``: the worst return still possible at agent turn t, where every turn costs alike.
+
+    With it as the lower bound of its state, a value is the share of what is still at stake, instead of a share of what
+    the whole episode had at stake: the ratio of a good to a bad action's value is as large at the last turn as at the
+    first. A bound that depends on the turn alone scales all actions of a state alike, so none changes its rank.
+
+    Args:
+        low: lower bound on the return of a whole episode.
+        turns: agent turns, from 0.
+        horizon: turns that an episode can last; from there on the bound is 0.
+    """
+    return low * (1 - turns / horizon).clamp_min(0.0)
+
+
+def _low_and_span(return_range: tuple[float | Tensor, float], like: Tensor) -> tuple[Tensor, Tensor]:
+    low = torch.as_tensor(return_range[0], dtype=like.dtype, device=like.device).expand_as(like)
+    # past the horizon nothing is at stake, and no action is taken
+    return low, (return_range[1] - low).clamp_min(1e-9)
+
+
+def monte_carlo_targets(
+    returns_to_go: Tensor, has_action: Tensor, return_range: tuple[float | Tensor, float]
+) -> Targets:
     """The scaled return-to-go as the weight: ``p / pi`` becomes the Q-value of the behaviour (one-step improvement).
 
     Args:
         returns_to_go: ``[B, S]`` in reward units.
         has_action: ``[B, S]`` bool.
-        return_range: ``(low, high)``.
+        return_range: ``(low, high)``, as for :func:`bellman_targets`.
     """
-    low, high = return_range
-    return _clip((returns_to_go - low) / (high - low), has_action)
+    low, span = _low_and_span(return_range, returns_to_go)
+    return _clip((returns_to_go - low) / span, has_action)

@@ -33,13 +33,16 @@ class TargetDistribution(NamedTuple):
     rest: Tensor | None = None
 
 
-def supervised(actions: Tensor) -> TargetDistribution:
+def supervised(actions: Tensor, weights: Tensor | None = None) -> TargetDistribution:
     """Plain cross-entropy: behaviour cloning, and Q-SFT with every weight 1.
 
     Args:
         actions: ``[N]`` int64 logged tokens.
+        weights: ``[N]``, of each token's cross-entropy; ``None``: 1.
     """
-    return TargetDistribution(actions[:, None], torch.ones_like(actions, dtype=torch.float32)[:, None])
+    if weights is None:
+        weights = torch.ones_like(actions, dtype=torch.float32)
+    return TargetDistribution(actions[:, None], weights[:, None])
 
 
 def dummy(actions: Tensor, weights: Tensor, dummy_id: int) -> TargetDistribution:

@@ -12,7 +12,13 @@ from qsft.errors import CheckpointError
 from qsft.models.extraction import Extraction
 from qsft.models.policy_model import QSFTPolicyModel, load_causal_lm
 from qsft.models.scratch import load_tokenizer
+from qsft.models.value_model import ValueModel, load_value_model
+from qsft.policies.decoding import extraction as saved_extraction
+from qsft.policies.decoding import read_decoding
 from qsft.policies.model import ModelPolicy
+
+#: methods whose policy is a language model with Q heads; the others but ``qsft`` leave an ordinary one
+WITH_Q_HEADS = ("ilql", "cql", "monte-carlo")
 
 
 def load_policy(
@@ -20,7 +26,8 @@ def load_policy(
     *,
     extraction: Extraction | None = None,
     temperature: float | None = None,
-    beams: int = 1,
+    beams: int | None = None,
+    target_return: float | None = None,
     with_behaviour: bool = False,
     seed: int = 0,
     **kwargs: Any,
@@ -32,10 +39,15 @@ def load_policy(
         extraction: how tokens are drawn, instead of the run's; for supervised methods only ``product`` (the model
             itself) makes sense.
         temperature: of sampling, 0 for greedy; ``None``: the run's (0 unless changed).
-        beams: above 1, beam search (needs temperature 0).
+        beams: above 1, beam search (needs temperature 0); ``None``: the run's (1 unless changed).
+        target_return: of ``return-conditioned``, what an episode is to return; ``None``: the run's (the best return
+            of an episode in its data unless changed).
         with_behaviour: load the behaviour model too, for Q-values.
         seed: of the sampling.
         kwargs: passed to ``from_pretrained`` (``dtype``, ``device_map``, ...).
+
+    The run's own decoding is that of its ``decoding.json``, where there is one
+    (:func:`qsft.policies.decoding.write_decoding`).
 
     Raises:
         CheckpointError: the run is unfinished or not a run.
@@ -43,7 +55,13 @@ def load_policy(
     folder = Path(run)
     record = read_run(folder)
     method = record["settings"]["method"]
-    if method == "qsft":
+    saved = read_decoding(folder)
+    if extraction is None and saved:
+        extraction = saved_extraction(saved)
+    model: QSFTPolicyModel | ValueModel
+    if method in WITH_Q_HEADS:
+        model = load_value_model(folder, extraction, **kwargs)
+    elif method == "qsft":
         model = QSFTPolicyModel.from_pretrained(folder, extraction=extraction, with_behaviour=with_behaviour, **kwargs)
     else:
         model = QSFTPolicyModel.combine(
@@ -51,8 +69,20 @@ def load_policy(
         )
     trajectories = TrajectoryTokenizer.from_dict(load_tokenizer(folder), record["trajectories"])
     if temperature is None:
-        temperature = float(model.config.sampling_temperature)
-    return ModelPolicy(model, trajectories, method, temperature, int(record["reply_tokens"]), beams, seed)
+        temperature = float(saved.get("temperature", model.config.sampling_temperature))
+    if target_return is None:
+        target_return = saved.get("target_return", record.get("best_return"))
+    beams = int(saved.get("beams", 1)) if beams is None else beams
+    return ModelPolicy(
+        model,
+        trajectories,
+        method,
+        temperature,
+        int(record["reply_tokens"]),
+        beams,
+        seed,
+        target_return=target_return,
+    )
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from qsft.errors import ConfigError
 from qsft.models.extraction import Extraction
 from qsft.models.policy_model import QSFTPolicyModel
 from qsft.models.support import SupportRule
+from qsft.models.value_model import ValueModel
 from qsft.objectives import max_value, soft_value
 
 
@@ -61,7 +62,8 @@ class ModelPolicy:
     """Plays with a causal LM through ``generate``.
 
     Args:
-        model: a :class:`QSFTPolicyModel` (SFT is one with the ``product`` extraction and no behaviour model).
+        model: a :class:`QSFTPolicyModel` (SFT is one with the ``product`` extraction and no behaviour model), or a
+            :class:`ValueModel`.
         tokenizer: how histories become tokens.
         name: of the policy, for tables.
         temperature: of sampling; 0 plays greedily.
@@ -69,23 +71,39 @@ class ModelPolicy:
         beams: above 1, the likeliest whole reply of a beam search instead of the likeliest next token; needs
             temperature 0. A reply of many tokens has a likeliest first token that no good reply starts with.
         seed: of the sampling.
+        extraction: how tokens are drawn; ``None``: the model's. Policies that share a model may differ in it.
+        target_return: what the episode is to return, for a model trained with return tokens
+            (:meth:`qsft.data.return_tokens.ReturnTokens.wanted`); ``None``: at every turn the highest level.
+
+    Raises:
+        ConfigError: a value that is not allowed, or that the model cannot do.
     """
 
     def __init__(
         self,
-        model: QSFTPolicyModel,
+        model: QSFTPolicyModel | ValueModel,
         tokenizer: TrajectoryTokenizer,
         name: str,
         temperature: float = 1.0,
         max_new_tokens: int = 128,
         beams: int = 1,
         seed: int = 0,
+        extraction: Extraction | None = None,
+        target_return: float | None = None,
     ) -> None:
         if temperature < 0:
             raise ConfigError(f"temperature: {temperature} must not be negative; 0 plays greedily.")
         if beams < 1 or (beams > 1 and temperature > 0):
             raise ConfigError(f"beams: {beams} with temperature {temperature}; beam search needs temperature 0.")
-        self.model = model.eval()
+        if target_return is not None:
+            if tokenizer.returns is None:
+                raise ConfigError(
+                    f"target_return: {target_return}: only a return-conditioned policy can be asked for one."
+                )
+            tokenizer.returns.check(target_return)
+        self._model = model.eval()
+        self._model.extraction = self.extraction = extraction or model.extraction  # refuses what the model cannot do
+        self.target_return = target_return
         self.tokenizer = tokenizer
         self.name = name
         self.temperature = temperature
@@ -93,21 +111,43 @@ class ModelPolicy:
         self.beams = beams
         self.seed(seed)
 
+    @property
+    def model(self) -> QSFTPolicyModel | ValueModel:
+        """The model, set to draw as this policy does: other policies may share it."""
+        self._model.extraction = self.extraction
+        return self._model
+
     def seed(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
 
     def with_decoding(
-        self, extraction: Extraction, temperature: float, beams: int = 1, name: str | None = None
+        self,
+        extraction: Extraction,
+        temperature: float,
+        beams: int = 1,
+        name: str | None = None,
+        target_return: float | None = None,
     ) -> ModelPolicy:
-        """The same models, decoding otherwise. Only the newest such policy may be used: they share the model."""
-        self.model.extraction = extraction
-        return ModelPolicy(self.model, self.tokenizer, name or self.name, temperature, self.max_new_tokens, beams)
+        """The same models, decoding otherwise; ``target_return`` stays as it is unless given.
+
+        Both policies can be used in turn, but not by two threads at once.
+        """
+        return ModelPolicy(
+            self._model,
+            self.tokenizer,
+            name or self.name,
+            temperature,
+            self.max_new_tokens,
+            beams,
+            extraction=extraction,
+            target_return=self.target_return if target_return is None else target_return,
+        )
 
     @torch.no_grad()
     def act(self, histories: Sequence[Trajectory]) -> list[str]:
         if not histories:
             return []
-        ids, mask = self._left_padded([self.tokenizer.prompt(history, self.max_new_tokens) for history in histories])
+        ids, mask = self._left_padded([self._prompt(history) for history in histories])
         sampling: dict[str, Any] = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         search: dict[str, Any] = {"do_sample": False, "num_beams": self.beams}
         if self.beams > 1:
@@ -115,12 +155,14 @@ class ModelPolicy:
         # generate() draws from the global generator of the model's device, which is to stay as it was
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
-            output = self.model.generate(
+            model: Any = self.model
+            output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=self.max_new_tokens,
                 eos_token_id=self.tokenizer.end_of_turn_ids,
                 pad_token_id=self._pad,
+                suppress_tokens=None if self.tokenizer.returns is None else self.tokenizer.returns.ids.tolist(),
                 **(sampling if self.temperature > 0 else search),
             )
         return [self.tokenizer.action_text(self._reply(row)) for row in output[:, ids.shape[1] :].tolist()]
@@ -147,7 +189,7 @@ class ModelPolicy:
         Raises:
             ConfigError: the behaviour model is not loaded.
         """
-        prompt = self.tokenizer.prompt(history, self.max_new_tokens)
+        prompt = self._prompt(history)
         if candidates is None:
             read = self._read(torch.tensor([prompt], device=self.model.device), history)
             return self._plausible(read, -1, support)
@@ -164,7 +206,7 @@ class ModelPolicy:
             support: threshold relative to the likeliest token.
             backup_beta: of the soft value; ``None`` takes the maximum over the support.
         """
-        ids, mask = self._left_padded([self.tokenizer.prompt(history, self.max_new_tokens) for history in histories])
+        ids, mask = self._left_padded([self._prompt(history) for history in histories])
         positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
         ratios, prior = self.model.q_ratios(ids, mask, positions)
         chosen, logps = SupportRule(threshold=support).select(prior[:, -1], self.model.config.dummy_token_id)
@@ -200,6 +242,9 @@ class ModelPolicy:
     def _token(self, read: tuple[Tensor, Tensor, Tensor], place: int, token: int) -> TokenValue:
         q, prior, policy = (float(values[0, place, token]) for values in read)
         return TokenValue(str(self.tokenizer.tokenizer.decode([token])), token, prior, q, policy)
+
+    def _prompt(self, history: Trajectory) -> list[int]:
+        return self.tokenizer.prompt(history, self.max_new_tokens, self.target_return)
 
     @property
     def _pad(self) -> int:

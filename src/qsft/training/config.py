@@ -21,6 +21,8 @@ class SFTConfig(TrainingArguments):
     Args:
         max_length: longer histories lose whole turns from the left (``None``: no limit).
         loss_chunk_size: agent tokens whose logits exist at a time.
+        muon: update hidden matrices with Muon instead of AdamW (:class:`qsft.training.muon.MuonWithAdamW`): for a
+            network from random weights.
     """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
@@ -32,6 +34,7 @@ class SFTConfig(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads its own columns."})
     max_length: int | None = field(default=None, metadata={"help": "Longest history in tokens."})
     loss_chunk_size: int = field(default=256, metadata={"help": "Agent tokens whose logits exist at a time."})
+    muon: bool = field(default=False, metadata={"help": "Muon for hidden matrices, AdamW for the rest."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,8 +73,8 @@ class QSFTConfig(SFTConfig):
         return_low, return_high: bounds on every return-to-go in reward units; ``None`` reads them off the data.
         horizon: agent turns that an episode can last, where that is known and every turn can cost as much as another.
             Values then count from the worst return still possible, ``return_low (1 - t / horizon)`` at turn t, instead
-            of from ``return_low``. The policy weighs actions by *ratios* of values, which this makes large where little
-            is left to lose; the best policy stays the same (potential-based shaping). ``None``: off.
+            of from ``return_low`` (:func:`qsft.objectives.stake`). The policy weighs actions by *ratios* of values,
+            which this makes as large late in an episode as early; the order of actions stays the same. ``None``: off.
         target_rate: alpha of the target network's moving average.
         support: ``"relative"`` or ``"absolute"`` threshold on the behaviour model's probabilities.
         support_threshold: see :class:`qsft.models.support.SupportRule`.
@@ -97,13 +100,13 @@ class QSFTConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("form", self.form, ("anchored", "dummy", "uniform"))
-        _one_of("backup", self.backup, ("soft", "max", "monte-carlo"))
-        _one_of("gamma_per", self.gamma_per, ("turn", "token"))
-        _within("gamma", self.gamma, 0.0, 1.0)
-        _within("trace", self.trace, 0.0, 1.0)
-        _within("monte_carlo_first", self.monte_carlo_first, 0.0, 1.0)
-        _within("target_rate", self.target_rate, 0.0, 1.0)
+        one_of("form", self.form, ("anchored", "dummy", "uniform"))
+        one_of("backup", self.backup, ("soft", "max", "monte-carlo"))
+        one_of("gamma_per", self.gamma_per, ("turn", "token"))
+        within("gamma", self.gamma, 0.0, 1.0)
+        within("trace", self.trace, 0.0, 1.0)
+        within("monte_carlo_first", self.monte_carlo_first, 0.0, 1.0)
+        within("target_rate", self.target_rate, 0.0, 1.0)
         if self.horizon is not None and (self.horizon < 1 or self.gamma_per == "token"):
             raise ConfigError(f"horizon: {self.horizon}: must be at least 1, and needs gamma_per 'turn'.")
         if self.backup_beta <= 0:
@@ -113,11 +116,11 @@ class QSFTConfig(SFTConfig):
             ReturnRange(self.return_low, self.return_high)
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name}: {value!r} is unknown; use one of {', '.join(map(repr, allowed))}.")
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
+def within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{name}: {value} is outside [{low}, {high}].")

@@ -41,17 +41,21 @@ class SupervisedLoss(nn.Module):
         return has_action(batch).sum()
 
     def forward(self, num_items_in_batch: Tensor | int | None = None, **batch: Tensor) -> dict[str, Any]:
-        valid = has_action(batch)
-        fitted, metrics = self.fitted_distribution(batch, valid)
-        # every parameter's use is in here: hidden states, gather, head, loss
-        hidden = state_hidden(self.model, batch)[valid[batch["state_mask"]]]
-        weight, bias = output_head(self.model)
-        total, logps = objectives.linear_cross_entropy(hidden, weight, bias, fitted, self.chunk_size)
+        total, metrics = self.total(batch)
         count = self.count_targets(batch) if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
-        metrics["action_logp"] = (logps.sum(), logps.numel())
         metrics["tokens"] = (batch["attention_mask"].sum(), 1)
         # a batch in which no token has a target has loss 0, not 0 / 0
         return {"loss": total / count.clamp_min(1), "metrics": metrics}
+
+    def total(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+        """The loss summed over the batch's targets, and metrics; every parameter's use is in here."""
+        valid = has_action(batch)
+        fitted, metrics = self.fitted_distribution(batch, valid)
+        hidden = state_hidden(self.model, batch)[valid[batch["state_mask"]]]
+        weight, bias = output_head(self.model)
+        total, logps = objectives.linear_cross_entropy(hidden, weight, bias, fitted, self.chunk_size)
+        metrics["action_logp"] = (logps.sum(), logps.numel())
+        return total, metrics
 
     def fitted_distribution(
         self, batch: dict[str, Tensor], valid: Tensor
@@ -71,6 +75,7 @@ class QLossSettings:
     gamma: float
     gamma_per: str
     return_range: tuple[float, float]
+    horizon: int | None
     dummy_id: int
 
 
@@ -86,6 +91,10 @@ class QLoss(SupervisedLoss):
         self.target = target
         self.settings = settings
         self.monte_carlo_only = False
+
+    def update_target(self, rate: float) -> None:
+        """Move the target network the share ``rate`` of the way."""
+        self.target.update(self.model, rate)
 
     def count_targets(self, batch: dict[str, Tensor]) -> Tensor:
         following = torch.zeros_like(batch["state_mask"])
@@ -160,8 +169,10 @@ class QLoss(SupervisedLoss):
         """Weights of the logged tokens, ``[B, S]``."""
         settings = self.settings
         acted = has_action(batch)
+        low, high = settings.return_range
+        bounds = (low if settings.horizon is None else objectives.stake(low, batch["turns"], settings.horizon), high)
         if settings.backup == "monte-carlo" or self.monte_carlo_only:
-            return objectives.monte_carlo_targets(batch["returns_to_go"], acted, settings.return_range)
+            return objectives.monte_carlo_targets(batch["returns_to_go"], acted, bounds)
         return objectives.bellman_targets(
             values,
             batch["rewards"],
@@ -169,7 +180,7 @@ class QLoss(SupervisedLoss):
             batch["turn_end"],
             batch["terminal"],
             batch["state_mask"],
-            settings.return_range,
+            bounds,
             settings.gamma,
             settings.gamma_per,
             settings.trace,

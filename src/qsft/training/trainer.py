@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -25,9 +26,13 @@ from qsft.models.support import SUPPORT_COLUMNS
 from qsft.models.target import TargetNetwork, make_target
 from qsft.training.config import QSFTConfig, SFTConfig
 from qsft.training.losses import QLoss, QLossSettings, SupervisedLoss
+from qsft.training.muon import MuonWithAdamW
 
 COMPLETE = "complete"
 TARGET_FILE = "target.safetensors"
+#: more clipped targets than this share are worth a warning
+CLIPPED_SHARE = 0.05
+logger = logging.getLogger("qsft")
 
 
 class SFTTrainer(Trainer):
@@ -77,10 +82,31 @@ class SFTTrainer(Trainer):
     def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
         return TrajectoryCollator(pad_token(tokenizer))
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.args.muon and self.optimizer is None:
+            self.optimizer = MuonWithAdamW(
+                self.loss_module if model is None else model,
+                self.output_weights(),
+                self.args.learning_rate,
+                self.args.weight_decay,
+                (self.args.adam_beta1, self.args.adam_beta2),
+                self.args.adam_epsilon,
+            )
+        return super().create_optimizer(model)
+
     @property
     def inner_model(self) -> Any:
-        """The language model itself, as it is saved."""
+        """The model itself, as checkpoints hold it."""
         return self.loss_module.model
+
+    def output_weights(self) -> list[Tensor]:
+        """Weights of the output heads, which Muon is not for."""
+        return [output_head(self.inner_model)[0]]
+
+    @property
+    def finished_model(self) -> Any:
+        """What the stage leaves behind when it is over."""
+        return self.inner_model
 
     def compute_loss(
         self,
@@ -199,7 +225,8 @@ class QSFTTrainer(SFTTrainer):
                 "first (qsft.models.compute_support, with_support)."
             )
         super().__init__(model, args, train_dataset, processing_class, **kwargs)
-        self.add_callback(_FollowModel(self))
+        self._warned_of_clipping = False
+        self.add_callback(FollowModel(self))
 
     def make_loss(self, model: nn.Module, args: SFTConfig, tokenizer: Any) -> QLoss:
         assert isinstance(args, QSFTConfig)
@@ -214,15 +241,15 @@ class QSFTTrainer(SFTTrainer):
             trace=args.trace,
             gamma=args.gamma,
             gamma_per=args.gamma_per,
-            return_range=value_range(args),
+            return_range=(args.return_low, args.return_high),
+            horizon=args.horizon,
             dummy_id=pick_dummy_token(tokenizer, output_head(model)[0].shape[0], args.dummy_token),
         )
         return QLoss(model, make_target(model), settings, args.loss_chunk_size)
 
     def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
         assert isinstance(args, QSFTConfig)
-        floor = None if args.horizon is None else (float(args.return_low or 0.0), args.horizon)
-        return TrajectoryCollator(pad_token(tokenizer), args.gamma, args.gamma_per, floor)
+        return TrajectoryCollator(pad_token(tokenizer), args.gamma, args.gamma_per)
 
     @property
     def target(self) -> TargetNetwork:
@@ -240,6 +267,15 @@ class QSFTTrainer(SFTTrainer):
         square = means.pop("target_square")
         means["target_std"] = max(square - means["target_mean"] ** 2, 0.0) ** 0.5
         means["target_distance"] = self.target.distance(self.inner_model)
+        if means["clipped_share"] > CLIPPED_SHARE and not self._warned_of_clipping:
+            self._warned_of_clipping = True
+            logger.warning(
+                "%.0f%% of the targets lie outside of the return range [%g, %g] and are clipped; give a range that "
+                "holds every return-to-go (return_low, return_high).",
+                100 * means["clipped_share"],
+                self.args.return_low,
+                self.args.return_high,
+            )
         return means
 
     def _save_extra(self, folder: Path) -> None:
@@ -262,23 +298,15 @@ class QSFTTrainer(SFTTrainer):
             ) from error
 
 
-def value_range(args: QSFTConfig) -> tuple[float, float]:
-    """What a scaled value of 0 and of 1 stands for: the return range, or with a horizon its width above the floor."""
-    assert args.return_low is not None and args.return_high is not None
-    if args.horizon is None:
-        return args.return_low, args.return_high
-    return 0.0, args.return_high - args.return_low
-
-
-class _FollowModel(TrainerCallback):
+class FollowModel(TrainerCallback):
     """Moves the target after every optimiser step."""
 
-    def __init__(self, trainer: QSFTTrainer) -> None:
+    def __init__(self, trainer: SFTTrainer) -> None:
         self.trainer = trainer
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         loss: Any = self.trainer.loss_module
-        loss.target.update(loss.model, args.target_rate)
+        loss.update_target(args.target_rate)
 
 
 class JSONLinesLog(TrainerCallback):

@@ -1,0 +1,143 @@
+"""Prompting: a chat model plays without any training, told the rules and shown some of the best episodes.
+
+Sources: Yao et al., "ReAct" (arXiv 2210.03629) for a thought before each action; Brown et al. (arXiv 2005.14165) for
+plain few-shot prompting.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from qsft.data.files import load_trajectories
+from qsft.data.trajectory import Trajectory
+from qsft.errors import ConfigError
+from qsft.policies.chats import Chat, Messages
+
+KINDS = ("react", "few-shot")
+_OPENING = {
+    "react": "You take part in an episode of turns: you are shown what the environment says and answer with your next "
+    "action. Before each action, think. Always answer in exactly this form, with nothing behind it:\n"
+    "Thought: what you know by now, and what it means for your next action\n"
+    "Action: the action alone, on one line",
+    "few-shot": "You take part in an episode of turns: you are shown what the environment says and answer with your next "
+    "action. Answer with the action alone, on one line, and nothing else.",
+}
+_ACTION = re.compile(r"^[ \t*]*action[ \t*]*:[ \t*]*(\S.*?)[ \t*]*$", re.IGNORECASE | re.MULTILINE)
+
+
+class PromptingPolicy:
+    """A chat model as a policy.
+
+    The conversation is the episode: what the environment says as ``user``, the agent's turns as ``assistant``, with the
+    thought that each had (``react``). Before it stands one ``system`` message: the form of an answer, the rules, and the
+    example episodes.
+
+    Args:
+        kind: ``"react"`` (a thought, then the action) or ``"few-shot"`` (the action alone). It is the policy's name.
+        chat: answers conversations, see :mod:`qsft.policies.chats`.
+        instructions: the rules of the task, in words.
+        examples: episodes that are shown.
+        to_action: from one line of an answer to the text that the environment reads, such as
+            :meth:`qsft.envs.base.Environment.typed_action`.
+
+    Raises:
+        ConfigError: another kind.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        chat: Chat,
+        instructions: str = "",
+        examples: Sequence[Trajectory] = (),
+        to_action: Callable[[str], str] = lambda line: line + "\n",
+    ) -> None:
+        if kind not in KINDS:
+            raise ConfigError(f"prompting: {kind!r} is unknown; use one of {', '.join(KINDS)}.")
+        self.name = kind
+        self.system = "\n\n".join(filter(None, [_OPENING[kind], instructions.strip(), *map(self._example, examples)]))
+        self._chat = chat
+        self._to_action = to_action
+        self.seed(0)
+
+    def seed(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._answers: dict[tuple[str, ...], str] = {}
+
+    def act(self, histories: Sequence[Trajectory]) -> list[str]:
+        """The actions in the answers. An answer without one is the action, as it stands: the environment judges it.
+
+        Raises:
+            EndpointError: the endpoint is down.
+        """
+        if not histories:
+            return []
+        answers = self._chat([self._conversation(history) for history in histories], int(self._rng.integers(2**31)))
+        actions = [self._action(answer) for answer in answers]
+        for history, answer, action in zip(histories, answers, actions, strict=True):
+            self._answers[(*_texts(history), action)] = answer
+        return actions
+
+    def _conversation(self, history: Trajectory) -> Messages:
+        """The newest turns of one side are one message: chat templates want the roles to alternate."""
+        messages = [{"role": "system", "content": self.system}]
+        texts = _texts(history)
+        for i, turn in enumerate(history.turns):
+            if turn.is_agent:
+                # what was said in this episode or in one that went the same way; else an action that we did not choose
+                content = self._answers.get(texts[: i + 1]) or self._answer_form(turn.text.strip())
+                messages.append({"role": "assistant", "content": content})
+            elif messages[-1]["role"] == "user":
+                messages[-1]["content"] += turn.text
+            else:
+                messages.append({"role": "user", "content": turn.text})
+        if messages[-1]["role"] != "user":  # an environment that says nothing
+            messages.append({"role": "user", "content": "Your turn."})
+        return messages
+
+    def _answer_form(self, action: str) -> str:
+        return f"Action: {action}" if self.name == "react" else action
+
+    def _action(self, answer: str) -> str:
+        if self.name == "react":
+            found = _ACTION.findall(answer)
+            return self._to_action(found[-1]) if found else answer
+        line = answer.strip()
+        return self._to_action(line) if line and "\n" not in line else answer
+
+    def _example(self, trajectory: Trajectory) -> str:
+        lines = [f"An example of a good episode (return {trajectory.total_return:g}):"]
+        for turn in trajectory.turns:
+            speaker = "Environment" if not turn.is_agent else "Action" if self.name == "react" else "You"
+            lines.append(f"{speaker}: {turn.text.strip()}")
+        return "\n".join(lines)
+
+
+def best_examples(path: str | os.PathLike[str], count: int) -> list[Trajectory]:
+    """The episodes of a file with the highest returns, no two with the same turns; of equals, the first.
+
+    Raises:
+        ConfigError: a negative ``count``.
+        DataError: an unusable file.
+    """
+    if count < 0:
+        raise ConfigError(f"shots: {count}; give at least 0 examples.")
+    distinct: dict[tuple[str, ...], Trajectory] = {}
+    for trajectory in load_trajectories(path):
+        distinct.setdefault(_texts(trajectory), trajectory)
+        if len(distinct) > 100 * (count + 1):  # memory stays flat
+            distinct = {_texts(t): t for t in _best(distinct, count)}
+    return _best(distinct, count)
+
+
+def _best(distinct: dict[tuple[str, ...], Trajectory], count: int) -> list[Trajectory]:
+    return heapq.nlargest(count, distinct.values(), key=lambda trajectory: trajectory.total_return)
+
+
+def _texts(trajectory: Trajectory) -> tuple[str, ...]:
+    return tuple(turn.text for turn in trajectory.turns)

@@ -1,0 +1,253 @@
+"""The stages that a run is made of: models trained one after the other, each into a folder of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
+
+from qsft.data.dataset import check_dummy_token
+from qsft.data.returns import ReturnRange
+from qsft.errors import ConfigError
+from qsft.models.new_tokens import start_token_rows
+from qsft.models.policy_model import BEHAVIOUR_DIR, LIKELIHOOD_DIR, QSFTPolicyModel, load_causal_lm
+from qsft.models.scratch import load_or_make_model
+from qsft.models.states import output_head, pick_dummy_token
+from qsft.models.support import SupportRule, compute_support, with_support
+from qsft.training.config import QSFTConfig, SFTConfig
+from qsft.training.critic_config import CriticConfig
+from qsft.training.critic_trainers import CRITICS
+from qsft.training.disk import whole_folder
+from qsft.training.progress import StageProgress
+from qsft.training.trainer import JSONLinesLog, QSFTTrainer, SFTTrainer, last_checkpoint, pad_token
+
+if TYPE_CHECKING:
+    from qsft.training.runs import RunSettings
+
+
+class Stages:
+    """Trains the models of a run; a finished stage is not done again, an unfinished one goes on.
+
+    Args:
+        settings: of the run.
+        out: its folder.
+        cache_dir: of the support table.
+        tokenizer: return tokens included.
+        return_ids: their ids.
+        first: config of stage 1.
+        second: config of stage 2, where the method has one.
+        quiet: no progress bars.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        out: Path,
+        cache_dir: Path,
+        tokenizer: Any,
+        return_ids: list[int],
+        first: SFTConfig,
+        second: QSFTConfig | CriticConfig | None,
+        quiet: bool,
+    ) -> None:
+        self.settings, self.out, self.cache_dir = settings, out, cache_dir
+        self.tokenizer, self.return_ids = tokenizer, return_ids
+        self.first, self.second, self.quiet = first, second, quiet
+        self.training_began = False
+
+    def supervised(self, dataset: datasets.Dataset) -> None:
+        """The one stage of a supervised method."""
+        self._cross_entropy(dataset, self.out, self._first_model())
+
+    def _cross_entropy(self, dataset: datasets.Dataset, folder: Path, model: PreTrainedModel) -> None:
+        _check_positions(model, dataset, self.settings.data)
+        trainer = SFTTrainer(self._adapted(model), self.first, dataset, self.tokenizer)
+        self._finish(trainer, "behaviour", folder)
+
+    def q_sft(self, dataset: datasets.Dataset) -> tuple[float, float]:
+        """Both stages of Q-SFT; the return range."""
+        config = self.second
+        assert isinstance(config, QSFTConfig)
+        likelihood_dir = self.out / LIKELIHOOD_DIR
+        # what can be refused is refused before hours of training
+        if config.horizon is not None and self.first.max_length is not None:
+            raise ConfigError(
+                "horizon: turns are counted from an episode's start, which max_length cuts; use one of them."
+            )
+        returns = _return_range(config, dataset, self.settings.data)
+        config.return_low, config.return_high = returns
+        rule = SupportRule(config.support, config.support_threshold, config.support_max_tokens)
+        behaviour = self._behaviour_so_far()
+        dummy = pick_dummy_token(self.tokenizer, output_head(behaviour)[0].shape[0], config.dummy_token)
+        check_dummy_token(dataset, dummy, self.settings.data)
+        behaviour = self._behaviour(dataset, behaviour)
+        if not likelihood_dir.exists():
+            self._likelihood(dataset, behaviour, rule, dummy)
+        policy = QSFTPolicyModel.combine(
+            load_causal_lm(likelihood_dir),
+            behaviour,
+            dummy_token_id=dummy,
+            return_range=returns,
+            horizon=config.horizon,
+        )
+        policy.config.architectures = [type(policy).__name__]
+        policy.config.save_pretrained(self.out)
+        return returns
+
+    def critic(self, dataset: datasets.Dataset) -> tuple[float, float]:
+        """Both stages of a method with a critic; the return range."""
+        config = self.second
+        assert isinstance(config, CriticConfig)
+        config.return_low, config.return_high = _return_range(config, dataset, self.settings.data)
+        behaviour = self._behaviour(dataset, self._behaviour_so_far())
+        trainer = CRITICS[self.settings.method](self._second_model(behaviour).float(), config, dataset, self.tokenizer)
+        self._finish(trainer, "critic", self.out)
+        return config.return_range
+
+    def _behaviour_so_far(self) -> PreTrainedModel:
+        """The behaviour model, or before stage 1 what it starts from."""
+        folder = self.out / BEHAVIOUR_DIR
+        return load_causal_lm(folder) if folder.exists() else self._first_model()
+
+    def _behaviour(self, dataset: datasets.Dataset, model: PreTrainedModel) -> PreTrainedModel:
+        """Stage 1, unless it is done or a given model takes its place."""
+        folder = self.out / BEHAVIOUR_DIR
+        if folder.exists():
+            return model
+        if self.settings.behaviour_model:
+            with whole_folder(folder) as partial:
+                model.save_pretrained(partial)
+            return model
+        self._cross_entropy(dataset, folder, model)
+        return load_causal_lm(folder)
+
+    def _second_model(self, behaviour: PreTrainedModel) -> PreTrainedModel:
+        """What stage 2 starts from."""
+        if self.settings.start_from == "model":
+            return load_or_make_model(self.settings.model, self.tokenizer, self.settings.seed + 1)
+        return behaviour
+
+    def _likelihood(self, dataset: datasets.Dataset, behaviour: PreTrainedModel, rule: SupportRule, dummy: int) -> None:
+        config = self.second
+        assert isinstance(config, QSFTConfig)
+        table = self.cache_dir / f"support-{_support_key(dataset, self.out / BEHAVIOUR_DIR, rule, dummy)}.arrow"
+        if not table.exists():
+            compute_support(
+                behaviour.to(config.device),  # type: ignore[arg-type]
+                dataset,
+                rule,
+                table,
+                pad_token_id=pad_token(self.tokenizer),
+                dummy_id=dummy,
+                batch_size=config.per_device_train_batch_size,
+                progress=not self.quiet,
+            )
+            behaviour.to("cpu")  # type: ignore[arg-type]
+        supported = with_support(dataset, table)
+        model = self._adapted(self._second_model(behaviour))
+        trainer = QSFTTrainer(model, config, supported, self.tokenizer)
+        self._finish(trainer, "likelihood", self.out / LIKELIHOOD_DIR)
+
+    def _first_model(self) -> PreTrainedModel:
+        if self.settings.behaviour_model:
+            model = load_causal_lm(self.settings.behaviour_model)
+        else:
+            model = load_or_make_model(self.settings.model, self.tokenizer, self.settings.seed)
+        if self.return_ids:
+            start_token_rows(model, self.return_ids)
+        rows, tokens = output_head(model)[0].shape[0], max(self.tokenizer.get_vocab().values()) + 1
+        if tokens > rows:
+            raise ConfigError(
+                f"model: it has {rows} tokens and the tokenizer {tokens}; use the model's own tokenizer, or resize the "
+                "model's embeddings."
+            )
+        return model
+
+    def _adapted(self, model: PreTrainedModel) -> Any:
+        if self.settings.lora is None:
+            # in half precision most updates of a weight are lost to rounding; to compute in it there is bf16: true
+            return model.float()
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError as error:
+            raise ConfigError("lora: needs the package peft; install it with pip install 'qsft[peft]'.") from error
+        set_seed(self.settings.seed)  # of the adapters' weights
+        try:
+            rows = {"trainable_token_indices": self.return_ids} if self.return_ids else {}
+            return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **{**rows, **self.settings.lora}))
+        except (TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0].split("__init__() ")[-1]
+            raise ConfigError(f"lora: {reason}; see peft.LoraConfig.") from error
+
+    def _finish(self, trainer: SFTTrainer, stage: str, folder: Path) -> None:
+        """Train to the end, from the newest checkpoint where there is one, and put the model into ``folder`` whole."""
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        if not self.quiet:
+            trainer.add_callback(StageProgress(f"{self.settings.method}: {stage} model"))
+        trainer.add_callback(JSONLinesLog(self.out / f"log-{stage}.jsonl"))
+        checkpoint = last_checkpoint(checkpoints(self.out, stage))
+        self.training_began = True
+        if checkpoint and _at_the_end(checkpoint):
+            trainer._load_from_checkpoint(str(checkpoint))
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        model = trainer.finished_model
+        if hasattr(model, "merge_and_unload"):
+            if "target" in model.peft_config:
+                model.delete_adapter("target")
+            model = model.merge_and_unload()
+        with whole_folder(folder) as partial:
+            model.save_pretrained(partial)
+            if folder != self.out:
+                self.tokenizer.save_pretrained(partial)
+
+
+def checkpoints(out: Path, stage: str) -> Path:
+    """Where a stage of the run in ``out`` keeps its checkpoints."""
+    return out / "checkpoints" / stage
+
+
+def _check_positions(model: PreTrainedModel, dataset: datasets.Dataset, source: str) -> None:
+    """Raises ConfigError for a row longer than the model: one with learnt positions would fail in the middle of a run."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    if most is None:
+        return
+    for table in dataset.select_columns(["input_ids", "episode"]).with_format("arrow").iter(1000):
+        lengths = table.column("input_ids").combine_chunks().value_lengths().to_numpy()
+        if lengths.max() > most:
+            row = int(table.column("episode")[int(lengths.argmax())].as_py()) + 1
+            raise ConfigError(
+                f"{source}: row {row}: has {lengths.max()} tokens and the model {most} positions; set behaviour.max_length, "
+                "or take a model with more."
+            )
+
+
+def _at_the_end(checkpoint: Path) -> bool:
+    """Whether training was over; ``Trainer`` would make one step more where the last one is not the end of an epoch."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
+
+
+def _support_key(dataset: datasets.Dataset, behaviour: Path, rule: SupportRule, dummy: int) -> str:
+    """Names a support table by all that decides its content: data, behaviour model, rule."""
+    digest = hashlib.blake2b(f"{dataset.cache_files} {len(dataset)} {rule} {dummy}".encode(), digest_size=16)
+    for file in sorted([*behaviour.glob("*.safetensors"), *behaviour.glob("config.json")]):
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _return_range(config: QSFTConfig | CriticConfig, dataset: datasets.Dataset, source: str) -> tuple[float, float]:
+    low, high = config.return_low, config.return_high
+    if low is None or high is None:
+        found = ReturnRange.from_data(dataset, config.gamma, config.gamma_per)
+        low, high = found.low if low is None else low, found.high if high is None else high
+    given = ReturnRange(float(low), float(high))
+    given.check(dataset, config.gamma, config.gamma_per, source)
+    return given.low, given.high
