@@ -227,7 +227,7 @@ def _curves(out: Path, seed: int) -> dict[str, list[dict[str, Any]]]:
         "Loss per agent token, stage 2": log_points(log, {"loss": "Q-SFT"}),
         "Value of the first guess (scaled to [0, 1])": log_points(
             log,
-            {"first_value": "V, target network", "first_return": "return of the data", "target_mean": "mean target"},
+            {"first_value": "V = 1 - p(dummy)", "first_return": "return of the data", "target_mean": "mean target"},
         ),
         "Distance of the target network": log_points(log, {"target_distance": "relative distance"}),
     }

@@ -108,6 +108,7 @@ VARIANTS = {
     "no discount": {"gamma": 1.0},
     "narrow range, much clipping": {"return_range": (-0.3, 0.4)},
     "monte carlo": {"backup": "monte-carlo"},
+    "monte carlo dummy": {"backup": "monte-carlo", "form": "dummy", "dummy_id": 3},
     "monte carlo per token": {"backup": "monte-carlo", "gamma_per": "token"},
     "trace": {"trace": 0.3},
     "trace per token": {"trace": 0.7, "gamma_per": "token"},
@@ -132,10 +133,15 @@ def test_q_loss_of_a_batch_and_its_metrics(rows, variant):
     assert_same_gradients(gradients(out["loss"], module.model), gradients(truth.loss / truth.tokens, module.model))
     assert module.count_targets(batch) == truth.tokens
     metrics = {name: float(total) / count for name, (total, count) in out["metrics"].items()}
+    if not settings.reads_values:  # the behaviour's value instead of the target network's
+        logps = [naive.log_probabilities(module.model, row["input_ids"])[naive.turns(row)[0][0] - 1] for row in rows]
+        alive = [1 - float(logp[settings.dummy_id].detach().exp()) for logp in logps]
+        assert metrics["first_value"] == pytest.approx(sum(alive) / len(rows), rel=1e-4)
     assert metrics["target_mean"] == pytest.approx(sum(truth.weights) / truth.tokens, rel=1e-4)
     assert metrics["target_square"] == pytest.approx(sum(w * w for w in truth.weights) / truth.tokens, rel=1e-4)
     assert metrics["clipped_share"] == pytest.approx(truth.clipped / truth.tokens)
-    assert metrics["first_value"] == pytest.approx(sum(truth.first_values) / len(rows), rel=1e-4)
+    if settings.reads_values:
+        assert metrics["first_value"] == pytest.approx(sum(truth.first_values) / len(rows), rel=1e-4)
     assert metrics["first_return"] == pytest.approx(sum(truth.first_returns) / len(rows), rel=1e-4)
     assert metrics["action_logp"] == pytest.approx(sum(truth.logps) / len(truth.logps), rel=1e-4)
     if "clip" in variant:
@@ -206,3 +212,11 @@ def test_nothing_flows_into_the_target(rows):
     module(**collate(rows))["loss"].backward()
     assert all(p.grad is None for p in module.target.parameters())
     assert all(p.grad is not None for p in module.model.parameters())
+
+
+def test_monte_carlo_targets_of_the_dummy_form_need_no_target_network(rows, monkeypatch):
+    module = stage_two(dataclasses.replace(BASE, form="dummy", backup="monte-carlo"))
+    batch = collate(rows)
+    whole = module(**batch)["loss"]
+    monkeypatch.setattr(type(module.target), "hidden", None)
+    assert torch.equal(module(**{k: v for k, v in batch.items() if "support" not in k})["loss"], whole)

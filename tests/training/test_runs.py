@@ -55,6 +55,7 @@ BAD = {
     "form": ({"likelihood": {"form": "square"}}, ConfigError, "form: 'square' is unknown"),
     "backup": ({"likelihood": {"backup": "min"}}, ConfigError, "backup: 'min'"),
     "gamma": ({"likelihood": {"gamma": 1.5}}, ConfigError, "gamma: 1.5 is outside"),
+    "horizon": ({"likelihood": {"horizon": 1}}, DataError, r"data.jsonl: row \d+: has \d turns of the agent, more than"),
     "backup_beta": ({"likelihood": {"backup_beta": 0}}, ConfigError, "backup_beta: 0 must be positive"),
     "support": ({"likelihood": {"support_threshold": 2.0}}, ConfigError, "support threshold: 2.0"),
     "range": ({"likelihood": {"return_low": 3.0, "return_high": 1.0}}, ConfigError, "return range"),

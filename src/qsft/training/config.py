@@ -116,6 +116,11 @@ class QSFTConfig(SFTConfig):
             ReturnRange(self.return_low, self.return_high)
 
 
+def reads_values(form: str, backup: str) -> bool:
+    """Whether stage 2 reads the target network's values; if not, it is neither run nor needs a support table."""
+    return backup != "monte-carlo" or form != "dummy"
+
+
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name}: {value!r} is unknown; use one of {', '.join(map(repr, allowed))}.")

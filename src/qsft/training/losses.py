@@ -12,6 +12,7 @@ from qsft import objectives
 from qsft.models.states import STATE_KEYS, has_action, output_head, state_hidden
 from qsft.models.target import TargetNetwork
 from qsft.objectives import TargetDistribution, Targets
+from qsft.training.config import reads_values
 
 
 class SupervisedLoss(nn.Module):
@@ -51,11 +52,17 @@ class SupervisedLoss(nn.Module):
         """The loss summed over the batch's targets, and metrics; every parameter's use is in here."""
         valid = has_action(batch)
         fitted, metrics = self.fitted_distribution(batch, valid)
-        hidden = state_hidden(self.model, batch)[valid[batch["state_mask"]]]
+        states = state_hidden(self.model, batch)
         weight, bias = output_head(self.model)
+        hidden = states[valid[batch["state_mask"]]]
         total, logps = objectives.linear_cross_entropy(hidden, weight, bias, fitted, self.chunk_size)
         metrics["action_logp"] = (logps.sum(), logps.numel())
+        metrics.update(self.state_metrics(batch, states.detach()))
         return total, metrics
+
+    def state_metrics(self, batch: dict[str, Tensor], states: Tensor) -> dict[str, tuple[Tensor, int]]:
+        """More metrics, from the hidden states ``[N, d]`` of the batch's states."""
+        return {}
 
     def fitted_distribution(
         self, batch: dict[str, Tensor], valid: Tensor
@@ -78,12 +85,17 @@ class QLossSettings:
     horizon: int | None
     dummy_id: int
 
+    @property
+    def reads_values(self) -> bool:
+        """Whether targets or form read the target network's values; if not, it is not run and no support is needed."""
+        return reads_values(self.form, self.backup)
+
 
 class QLoss(SupervisedLoss):
     """Stage 2: the same cross-entropy, weighted by Bellman targets.
 
     One forward pass of the target network gives ``V`` of every state, one of the likelihood model the loss of every
-    agent token of every turn.
+    agent token of every turn. With Monte-Carlo targets and the dummy form the first is not needed.
     """
 
     def __init__(self, model: nn.Module, target: TargetNetwork, settings: QLossSettings, chunk_size: int = 256) -> None:
@@ -107,7 +119,10 @@ class QLoss(SupervisedLoss):
     def fitted_distribution(
         self, batch: dict[str, Tensor], valid: Tensor
     ) -> tuple[TargetDistribution, dict[str, tuple[Tensor, int]]]:
-        values, alive = self.state_values(batch)
+        if self.settings.reads_values:
+            values, alive = self.state_values(batch)
+        else:
+            values = alive = torch.zeros(batch["state_mask"].shape, device=batch["state_mask"].device)
         targets = self.targets(batch, values)
         actions, weights, counted = batch["actions"][valid], targets.weights[valid], targets.valid[valid]
         form = self.settings.form
@@ -130,16 +145,28 @@ class QLoss(SupervisedLoss):
             fitted.coefficients * counted[:, None],
             None if fitted.rest is None else fitted.rest * counted,
         )
-        first = values[:, 0]
         count = int(counted.sum())
         metrics = {
             "target_mean": (weights.sum(), count),
             "target_square": (weights.square().sum(), count),
             "clipped_share": (targets.clipped[valid].sum(), count),
-            "first_value": (first.sum(), len(first)),
-            "first_return": (self._scaled(batch["returns_to_go"][:, 0]).sum(), len(first)),
+            "first_return": (self._scaled(batch["returns_to_go"][:, 0]).sum(), len(values)),
         }
+        if self.settings.reads_values:
+            metrics["first_value"] = (values[:, 0].sum(), len(values))
         return fitted, metrics
+
+    @torch.no_grad()
+    def state_metrics(self, batch: dict[str, Tensor], states: Tensor) -> dict[str, tuple[Tensor, int]]:
+        if self.settings.reads_values:
+            return {}
+        # without a target network's value there is the behaviour's, E[Q] = 1 - p(dummy), which the model itself holds
+        mask = batch["state_mask"]
+        first = states[mask.sum(1).cumsum(0) - mask.sum(1)]
+        weight, bias = output_head(self.model)
+        dummies = torch.full((len(first), 1), self.settings.dummy_id, device=first.device)
+        logps = objectives.linear_log_probabilities(first, weight, bias, dummies, self.chunk_size)
+        return {"first_value": (-torch.expm1(logps).sum(), len(first))}
 
     @torch.no_grad()
     def state_values(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

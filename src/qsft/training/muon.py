@@ -37,7 +37,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         eps: float = 1e-8,
     ) -> None:
         tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} | set(map(id, heads))
-        hidden, table, vector = [], [], []
+        hidden: list[nn.Parameter] = []
+        table: list[nn.Parameter] = []
+        vector: list[nn.Parameter] = []
         for parameter in model.parameters():
             if parameter.requires_grad:
                 chosen = vector if parameter.ndim != 2 else table if id(parameter) in tables else hidden

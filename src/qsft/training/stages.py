@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import pyarrow.compute as pc
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
 
 from qsft.data.dataset import check_dummy_token
 from qsft.data.returns import ReturnRange
-from qsft.errors import ConfigError
+from qsft.errors import ConfigError, DataError
 from qsft.models.new_tokens import start_token_rows
 from qsft.models.policy_model import BEHAVIOUR_DIR, LIKELIHOOD_DIR, QSFTPolicyModel, load_causal_lm
 from qsft.models.scratch import load_or_make_model
 from qsft.models.states import output_head, pick_dummy_token
 from qsft.models.support import SupportRule, compute_support, with_support
-from qsft.training.config import QSFTConfig, SFTConfig
+from qsft.training.config import QSFTConfig, SFTConfig, reads_values
 from qsft.training.critic_config import CriticConfig
 from qsft.training.critic_trainers import CRITICS
 from qsft.training.disk import whole_folder
@@ -78,6 +79,8 @@ class Stages:
             raise ConfigError(
                 "horizon: turns are counted from an episode's start, which max_length cuts; use one of them."
             )
+        if config.horizon is not None:
+            _check_horizon(dataset, config.horizon, self.settings.data)
         returns = _return_range(config, dataset, self.settings.data)
         config.return_low, config.return_high = returns
         rule = SupportRule(config.support, config.support_threshold, config.support_max_tokens)
@@ -134,23 +137,30 @@ class Stages:
     def _likelihood(self, dataset: datasets.Dataset, behaviour: PreTrainedModel, rule: SupportRule, dummy: int) -> None:
         config = self.second
         assert isinstance(config, QSFTConfig)
+        if reads_values(config.form, config.backup):
+            dataset = self._with_support(dataset, behaviour, rule, dummy)
+        model = self._adapted(self._second_model(behaviour))
+        trainer = QSFTTrainer(model, config, dataset, self.tokenizer)
+        self._finish(trainer, "likelihood", self.out / LIKELIHOOD_DIR)
+
+    def _with_support(
+        self, dataset: datasets.Dataset, behaviour: PreTrainedModel, rule: SupportRule, dummy: int
+    ) -> datasets.Dataset:
+        assert self.second is not None
         table = self.cache_dir / f"support-{_support_key(dataset, self.out / BEHAVIOUR_DIR, rule, dummy)}.arrow"
         if not table.exists():
             compute_support(
-                behaviour.to(config.device),  # type: ignore[arg-type]
+                behaviour.to(self.second.device),  # type: ignore[arg-type]
                 dataset,
                 rule,
                 table,
                 pad_token_id=pad_token(self.tokenizer),
                 dummy_id=dummy,
-                batch_size=config.per_device_train_batch_size,
+                batch_size=self.second.per_device_train_batch_size,
                 progress=not self.quiet,
             )
             behaviour.to("cpu")  # type: ignore[arg-type]
-        supported = with_support(dataset, table)
-        model = self._adapted(self._second_model(behaviour))
-        trainer = QSFTTrainer(model, config, supported, self.tokenizer)
-        self._finish(trainer, "likelihood", self.out / LIKELIHOOD_DIR)
+        return with_support(dataset, table)
 
     def _first_model(self) -> PreTrainedModel:
         if self.settings.behaviour_model:
@@ -231,6 +241,18 @@ def _at_the_end(checkpoint: Path) -> bool:
     """Whether training was over; ``Trainer`` would make one step more where the last one is not the end of an epoch."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return bool(state["global_step"] >= state["max_steps"])
+
+
+def _check_horizon(dataset: datasets.Dataset, horizon: int, source: str) -> None:
+    for start in range(0, len(dataset), 10_000):
+        rows = dataset.select(range(start, min(start + 10_000, len(dataset)))).with_format("arrow")
+        turns = pc.list_value_length(rows[:]["turn_rewards"]).to_numpy()
+        if turns.max() > horizon:
+            row = start + int(turns.argmax())
+            raise DataError(
+                f"{source}: row {dataset[row].get('episode', row) + 1}: has {turns.max()} turns of the agent, more than "
+                f"likelihood.horizon ({horizon}); set the horizon to the most turns an episode can have."
+            )
 
 
 def _support_key(dataset: datasets.Dataset, behaviour: Path, rule: SupportRule, dummy: int) -> str:

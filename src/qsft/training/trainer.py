@@ -24,7 +24,7 @@ from qsft.errors import CheckpointError, ConfigError
 from qsft.models.states import check_head, output_head, pick_dummy_token
 from qsft.models.support import SUPPORT_COLUMNS
 from qsft.models.target import TargetNetwork, make_target
-from qsft.training.config import QSFTConfig, SFTConfig
+from qsft.training.config import QSFTConfig, SFTConfig, reads_values
 from qsft.training.losses import QLoss, QLossSettings, SupervisedLoss
 from qsft.training.muon import MuonWithAdamW
 
@@ -203,7 +203,8 @@ class QSFTTrainer(SFTTrainer):
     Args:
         model: the likelihood model, starting as the behaviour model (or, by the paper's letter, as the pretrained one).
         args: :class:`QSFTConfig` with ``return_low`` and ``return_high`` set.
-        train_dataset: tokenised trajectories with their support table (:func:`qsft.models.with_support`).
+        train_dataset: tokenised trajectories with their support table (:func:`qsft.models.with_support`), which
+            Monte-Carlo targets of the dummy form can do without.
         processing_class: the tokenizer.
         kwargs: passed to ``transformers.Trainer``.
     """
@@ -219,7 +220,7 @@ class QSFTTrainer(SFTTrainer):
         **kwargs: Any,
     ) -> None:
         missing = [name for name in SUPPORT_COLUMNS if name not in train_dataset.column_names]
-        if missing:
+        if missing and reads_values(args.form, args.backup):
             raise ConfigError(
                 f"train_dataset: column {missing[0]!r} is missing; compute the support table of the behaviour model "
                 "first (qsft.models.compute_support, with_support)."
