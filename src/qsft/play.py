@@ -59,7 +59,8 @@ def _episode(
         if show_values:
             console.print(_values_table(policy, history, action))
         if policy is not None:
-            console.print(f"[bold]{action}[/]", end="" if action.endswith("\n") else "\n", highlight=False)
+            end = "" if action.endswith("\n") else "\n"
+            console.print(action, style="bold", end=end, markup=False, highlight=False)
         observation, reward, terminated, truncated, info = env.step(action)
         history.turns += [Turn(AGENT_ROLE, action, float(reward)), Turn("user", observation)]
         console.print(observation, end="" if observation.endswith("\n") else "\n", markup=False, highlight=False)

@@ -1,0 +1,302 @@
+"""The shop in a browser: over HTTP, and in a real one where chromedriver is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qsft.data.files import load_trajectories
+from qsft.envs.collect import collect
+from qsft.envs.webshop.serve import ShopServer, main
+from qsft.errors import DataError
+from tests.envs.webshop.shops import hand_made_shop
+
+OPTIONS: dict[str, Any] = {"products": 2000, "split": "all", "max_turns": 100}
+
+
+def running(server: ShopServer) -> Iterator[str]:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "people.jsonl"
+
+
+@pytest.fixture
+def by_hand(out: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The hand-made shop, whose texts hold HTML."""
+    monkeypatch.setattr("qsft.envs.webshop.env._generated_shop", lambda *_: hand_made_shop())
+    yield from running(ShopServer(("127.0.0.1", 0), OPTIONS, out=out))
+
+
+def get(address: str) -> str:
+    with urllib.request.urlopen(address) as response:
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        return response.read().decode()
+
+
+def post(address: str, **form: str) -> tuple[str, str]:
+    """The page that follows, and its address."""
+    with urllib.request.urlopen(address, urllib.parse.urlencode(form).encode()) as response:
+        return response.read().decode(), response.url
+
+
+def test_a_person_shops(by_hand: str, out: Path) -> None:
+    assert "Give me something to buy" in get(by_hand)
+    page, visit = post(f"{by_hand}/start")
+    assert "find me a &lt;i&gt;non slip&lt;/i&gt; mat" in page
+    assert "B000000000" in post(visit, query="purple")[0]
+    page, _ = post(visit, action="click[b000000000]")
+    assert "Quillon Cork Mat" in page and "Price: $29.99" in page
+    assert "<li>Folds flat.</li>" in post(visit, action="click[features]")[0]
+    assert (
+        "Perfect (5 of 5): Lovely." in post(visit, action="click[< prev]")[0] + post(visit, action="click[reviews]")[0]
+    )
+    post(visit, action="click[< prev]")
+    assert 'class="clicked" aria-pressed="true">deep purple' in post(visit, action="click[deep purple]")[0]
+    assert not out.exists()
+    page, _ = post(visit, action="click[buy now]")
+    assert '<b id="score">1.000</b>' in page
+    assert get(visit) == page, "it can be looked at again"
+    assert post(visit, query="more")[0] == page, "and is over"
+    (episode,) = load_trajectories(out)
+    assert episode.total_return == 1.0
+    assert episode.metadata == {"env": "webshop", "policy": "person", "goal": 0, "success": True}
+    assert episode.turns[1].text == "search[purple]"
+
+
+def test_texts_are_escaped(by_hand: str) -> None:
+    _, visit = post(f"{by_hand}/start", goal="0")
+    pages = [post(visit, query="</title><script>alert(3)</script>")[0], post(visit, query="script")[0]]
+    pages += [post(visit, action="click[b000000013]")[0], post(visit, action="click[buy now]")[0]]
+    assert "&lt;script&gt;alert(2)&lt;/script&gt;" in pages[1]
+    assert all("<script" not in page and "<i>" not in page for page in pages)
+
+
+def test_two_visits_do_not_meet(by_hand: str) -> None:
+    one, two = post(f"{by_hand}/start")[1], post(f"{by_hand}/start")[1]
+    assert one != two
+    post(one, query="purple")
+    assert "Total results" not in get(two)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nothing", "/shop", "/shop/x", "/replay/0/0", "/replay/x/y", "/../../etc/passwd", "/shop/x/y", "/favicon.ico"],
+)
+def test_what_is_not_there(path: str, by_hand: str) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get(by_hand + path)
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "status"),
+    [
+        ("/start", {"goal": "1"}, 404),
+        ("/start", {"goal": "-1"}, 404),
+        ("/start", {"goal": "x"}, 404),
+        ("/nothing", {}, 404),
+        ("/start", {"goal": "1" * 20_000}, 413),
+    ],
+)
+def test_bad_forms(path: str, form: dict, status: int, by_hand: str) -> None:
+    with pytest.raises(urllib.error.HTTPError, match=str(status)):
+        post(by_hand + path, **form)
+
+
+def test_any_action_is_taken(by_hand: str) -> None:
+    _, visit = post(f"{by_hand}/start")
+    for action in ("", "click[", "😀", "click[buy now]", "\ufffd", "[" * 3000):
+        assert "WebShop" in post(visit, action=action)[0]
+
+
+def test_a_visit_ends_when_the_actions_are_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qsft.envs.webshop.env._generated_shop", lambda *_: hand_made_shop())
+    for address in running(ShopServer(("127.0.0.1", 0), {**OPTIONS, "max_turns": 1})):
+        _, visit = post(f"{address}/start")
+        assert "the visit is over without a purchase" in post(visit, query="mat")[0]
+
+
+@pytest.mark.parametrize("mode", ["text", "words"])
+def test_an_agent_s_episode_is_replayed(mode: str) -> None:
+    options = {**OPTIONS, "observation": mode, "max_turns": 15}
+    games = list(collect("webshop", "expert", 2, 0, options))
+    server = ShopServer(("127.0.0.1", 0), options, games)
+    for address in running(server):
+        listing = get(f"{address}/replay")
+        assert listing.count("expert: score") == 2
+        actions = list(games[1].agent_turns)
+        page = get(f"{address}/replay/1/0")
+        assert "The agent does: <code" in page
+        assert 'value="' in page, "what it searches for stands in the field"
+        marks = [get(f"{address}/replay/1/{step}").count('class="main marked"') for step in range(len(actions))]
+        assert marks[-1] == 1, "the last click is on Buy Now"
+        assert f'<b id="score">{games[1].total_return:.3f}</b>' in get(f"{address}/replay/1/{len(actions)}")
+        with pytest.raises(urllib.error.HTTPError):
+            get(f"{address}/replay/1/{len(actions) + 1}")
+
+
+def test_episodes_of_another_shop_are_refused() -> None:
+    (game,) = collect("webshop", "first-item", 1, 0, {"products": 2000})
+    game.metadata["goal"] = 5000
+    with pytest.raises(DataError, match="episode 0: goal 5000 is not one of this shop's"):
+        ShopServer(("127.0.0.1", 0), OPTIONS, [game])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "people.txt"], "must end in .jsonl"),
+        (["--products", "5"], "products=5"),
+        (["--replay", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "--port", "0"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("qsft: ") and error.count("\n") == 1
+
+
+def test_the_command() -> None:
+    command = [sys.executable, "-m", "qsft.envs.webshop.serve", "--port", "0", "--products", "2000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert "WebShop" in get(process.stdout.readline().strip())
+        finally:
+            process.terminate()
+
+
+# ---- In a real browser ----
+
+DRIVER = shutil.which("chromedriver")
+
+
+class Browser:
+    """A headless Chromium by the WebDriver protocol."""
+
+    def __init__(self, driver: str) -> None:
+        arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        self._driver = driver
+        self._session = ""
+        capabilities = {"alwaysMatch": {"goog:chromeOptions": {"args": arguments}, "unhandledPromptBehavior": "ignore"}}
+        self._session = self._call("", {"capabilities": capabilities})["sessionId"]
+
+    def _call(self, path: str, body: dict | None = None, method: str | None = None) -> Any:
+        address = f"{self._driver}/session{'/' + self._session if self._session else ''}{path}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(address, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)["value"]
+
+    def open(self, address: str) -> None:
+        self._call("/url", {"url": address})
+
+    def find(self, selector: str, by: str = "css selector") -> str:
+        return next(iter(self._call("/element", {"using": by, "value": selector}).values()))
+
+    def click(self, selector: str, by: str = "css selector") -> None:
+        self._call(f"/element/{self.find(selector, by)}/click", {})
+
+    def press(self, label: str) -> None:
+        self.click(f"//button[normalize-space()='{label}']", "xpath")
+
+    def type(self, selector: str, text: str) -> None:
+        self._call(f"/element/{self.find(selector)}/value", {"text": text})
+
+    def text(self, selector: str) -> str:
+        return self._call(f"/element/{self.find(selector)}/text")
+
+    def run(self, script: str) -> Any:
+        return self._call("/execute/sync", {"script": script, "args": []})
+
+    def quit(self) -> None:
+        self._call("", method="DELETE")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if DRIVER is None:
+        pytest.skip("chromedriver is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+    process = subprocess.Popen(
+        [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{address}/status", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        found = Browser(address)
+        yield found
+        found.quit()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_shopping_in_a_browser(browser: Browser, by_hand: str) -> None:
+    browser.open(by_hand)
+    browser.press("Give me something to buy")
+    assert "find me a <i>non slip</i> mat" in browser.text("#instruction")
+    browser.type(".search input", "purple mat")
+    browser.press("Search")
+    browser.press("B000000000")
+    browser.press("deep purple")
+    assert browser.text("button.clicked") == "deep purple"
+    browser.press("Features")
+    assert "Folds flat." in browser.text("body")
+    browser.press("< Prev")
+    assert browser.text("button.clicked") == "deep purple"
+    browser.press("Buy Now")
+    assert browser.text("#score") == "1.000"
+
+
+def test_no_script_of_a_product_runs(browser: Browser, by_hand: str) -> None:
+    browser.open(by_hand)
+    browser.press("Give me something to buy")
+    browser.type(".search input", "script")
+    browser.press("Search")
+    browser.press("B000000013")
+    assert browser.text("h2") == "</h2><script>alert(2)</script>", "shown as text; an alert would have failed this"
+    assert browser.run("return document.scripts.length") == 0
+
+
+def test_a_replay_in_a_browser(browser: Browser) -> None:
+    options = {**OPTIONS, "max_turns": 15}
+    (game,) = collect("webshop", "expert", 1, 0, options)
+    for address in running(ShopServer(("127.0.0.1", 0), options, [game])):
+        browser.open(f"{address}/replay")
+        browser.click("li a")
+        for turn in game.agent_turns:
+            assert browser.text("#action") == turn.text
+            browser.click("#next")
+        assert browser.text("#score") == f"{game.total_return:.3f}"
