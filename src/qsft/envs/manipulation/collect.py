@@ -1,0 +1,69 @@
+"""Scripted episodes from all stages of a task, with the states that pictures can be made of later."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
+from qsft.envs.manipulation.env import Manipulation
+from qsft.envs.manipulation.policies import ScriptedPolicy
+from qsft.envs.manipulation.tasks import STAGE_STEPS, Start, draw_start
+from qsft.envs.rollout import derive_seed
+
+
+class ManipulationPlayer:
+    """The :class:`qsft.envs.base.BlockPlayer` of the scripted policies.
+
+    A policy with ``all_stages`` plays each stage of the task equally often, from that stage's starts and for a random
+    number of steps (``STAGE_STEPS``) where there are several: so where one stage ends and the next one begins differs
+    from trajectory to trajectory, and they overlap. Other policies play from the start that is tested.
+
+    Metadata: the reset options that replay the start, ``success``, ``unstable``, ``stage`` (kind of start) and
+    ``states``: one :meth:`Scene.state` an observation, joints rounded to a hundredth of a millimetre or milliradian;
+    they are what :class:`qsft.envs.manipulation.pictures.Pictures` shows.
+    """
+
+    size = 32
+
+    def __init__(self, environment: Manipulation, policy: ScriptedPolicy) -> None:
+        self._environment = environment
+        self._policy = policy
+
+    def play(self, seed: int, block: int) -> list[Trajectory]:
+        self._policy.seed(derive_seed(seed, 1, block))
+        episodes = range(block * self.size, (block + 1) * self.size)
+        return [self._episode(derive_seed(seed, 0, episode), episode) for episode in episodes]
+
+    def _episode(self, seed: int, number: int) -> Trajectory:
+        environment, policy, task = self._environment, self._policy, self._environment.task
+        rng = np.random.default_rng(seed)
+        stage, limit = task.start, task.horizon
+        if policy.all_stages:
+            stage = task.stages[number % len(task.stages)]
+            if len(task.stages) > 1:
+                limit = int(rng.integers(*STAGE_STEPS[stage], endpoint=True))
+        start = draw_start(stage, task.has_target, rng)
+        observation, _ = environment.reset(options=_options(start, environment.reset_options))
+        game = Trajectory([Turn("user", observation)])
+        states = [environment.scene.state()]
+        episode, plan = policy.begin(observation)
+        info: dict = {"success": False, "unstable": False}
+        for step in range(limit):
+            action = policy.choose(episode, plan, step, observation)
+            observation, reward, terminated, truncated, end = environment.step(action)
+            game.turns += [Turn(AGENT_ROLE, action, reward), Turn("user", observation)]
+            states.append(states[-1] if end.get("unstable") else environment.scene.state())
+            if terminated or truncated:
+                info = end
+                game.ended = "terminated" if terminated else "truncated"
+                break
+        game.ended = game.ended or "truncated"
+        game.metadata = {**_options(start, environment.reset_options), "success": info["success"]}
+        game.metadata |= {"unstable": info["unstable"], "stage": stage}
+        game.metadata["states"] = [[round(value, 5) for value in state.tolist()] for state in states]
+        return game
+
+
+def _options(start: Start, names: tuple[str, ...]) -> dict:
+    values = {name: getattr(start, name) for name in names}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

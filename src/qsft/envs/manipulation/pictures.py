@@ -1,0 +1,155 @@
+"""Pictures of a scene, and moving ones of an episode. Needs OpenGL, in software at least."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qsft.envs.manipulation.scene import LARGEST_PICTURE, STEP_SECONDS, Scene
+from qsft.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from qsft.data.trajectory import Trajectory
+
+_CAMERA = "front_pixels"
+# The camera at the hand: metres from between the fingers, degrees below the horizon.
+_WRIST_DISTANCE, _WRIST_ELEVATION = 0.22, -50.0
+# Each costs as much as all the rest where a CPU draws, and no policy needs it.
+_COSTLY = ("SHADOW", "REFLECTION", "SKYBOX", "HAZE")
+
+
+class Pictures:
+    """Draws scenes from the fixed camera, and from one at the gripper if asked for.
+
+    Args:
+        size: pixels of a side, 16 to 512; 64 is usual, the paper's robots see 48.
+        wrist: also from the gripper.
+
+    Attributes:
+        shape: of what :meth:`of` returns.
+
+    Raises:
+        ConfigError: another size, OGBench is not installed, or there is no OpenGL.
+    """
+
+    def __init__(self, size: int = 64, wrist: bool = False) -> None:
+        if isinstance(size, bool) or not isinstance(size, int) or not 16 <= size <= LARGEST_PICTURE:
+            raise ConfigError(f"image_size: {size!r}; give 16 to {LARGEST_PICTURE} pixels")
+        self.wrist = wrist
+        self.shape = (2, size, size, 3) if wrist else (size, size, 3)
+        self._canvas = _canvas(size)
+        self._shown: Scene | None = None
+
+    def of(self, scene: Scene) -> np.ndarray:
+        """``[size, size, 3]`` uint8, or ``[2, size, size, 3]``: the fixed camera's picture, then the gripper's."""
+        fixed = self._canvas.draw(scene, self._canvas.fixed)
+        return np.stack([fixed, self._canvas.draw(scene, self._at_hand(scene))]) if self.wrist else fixed
+
+    def of_states(self, states: Sequence[Sequence[float]]) -> np.ndarray:
+        """Pictures of stored states (metadata ``states`` of collected trajectories), ``[T, *shape]`` uint8.
+
+        Raises:
+            DataError: something that is no state.
+        """
+        self._shown = self._shown or Scene()
+        pictures = []
+        for state in states:
+            self._shown.restore(np.array(state, np.float64))
+            pictures.append(self.of(self._shown))
+        return np.stack(pictures)
+
+    def _at_hand(self, scene: Scene) -> Any:
+        camera = self._canvas.free
+        camera.lookat[:] = scene.effector
+        camera.distance, camera.elevation = _WRIST_DISTANCE, _WRIST_ELEVATION
+        camera.azimuth = 180.0 + np.degrees(scene.yaw)
+        return camera
+
+
+def save_gif(trajectory: Trajectory, path: str | os.PathLike[str], size: int = 256) -> None:
+    """A collected episode as a GIF in real time, its last picture for a second, in a green frame where it was solved.
+
+    Args:
+        trajectory: with ``states`` in its metadata, as ``qsft.envs.collect`` makes it.
+        path: where to; a file there is replaced.
+        size: pixels of a side.
+
+    Raises:
+        ConfigError: as :class:`Pictures`.
+        DataError: a trajectory without states.
+    """
+    from PIL import Image
+
+    states = trajectory.metadata.get("states")
+    if not states:
+        raise DataError("trajectory: no states in its metadata; collect it with qsft.envs.collect")
+    pictures = Pictures(size).of_states(states)
+    if trajectory.metadata.get("success"):
+        edge = max(size // 32, 1)
+        framed = pictures[-1].copy()
+        for side in (framed[:edge], framed[-edge:], framed[:, :edge], framed[:, -edge:]):
+            side[:] = (30, 160, 70)
+        pictures = np.concatenate([pictures, framed[None]])
+    frames = [Image.fromarray(picture) for picture in pictures]
+    milliseconds = [round(1000 * STEP_SECONDS)] * (len(frames) - 1) + [1000]
+    frames[0].save(Path(path), "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+
+
+class _Canvas:
+    """An OpenGL context of one size with the models' meshes in it, which takes a third of a second to make."""
+
+    def __init__(self, size: int) -> None:
+        model = Scene().model
+        import mujoco
+
+        self._mujoco = mujoco
+        self._gl = _gl_context(size)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=500)
+        self._options = mujoco.MjvOption()
+        self._rectangle = mujoco.MjrRect(0, 0, size, size)
+        self._pixels = np.empty((size, size, 3), np.uint8)
+        self.fixed = mujoco.MjvCamera()
+        self.fixed.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self.fixed.fixedcamid = model.camera(_CAMERA).id
+        self.free = mujoco.MjvCamera()
+
+    def draw(self, scene: Scene, camera: Any) -> np.ndarray:
+        mujoco = self._mujoco
+        self._gl.make_current()
+        mujoco.mjv_updateScene(
+            scene.model, scene.data, self._options, None, camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
+        for name in _COSTLY:
+            self._scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{name}")] = 0
+        mujoco.mjr_render(self._rectangle, self._scene, self._context)
+        mujoco.mjr_readPixels(self._pixels, None, self._rectangle, self._context)
+        return self._pixels[::-1].copy()
+
+
+@lru_cache(maxsize=4)
+def _canvas(size: int) -> _Canvas:
+    return _Canvas(size)
+
+
+def _gl_context(size: int) -> Any:
+    """An off-screen OpenGL context: EGL, or what the environment variable MUJOCO_GL names (egl, osmesa, glfw)."""
+    backend = os.environ.get("MUJOCO_GL") or ("egl" if sys.platform == "linux" else "glfw")
+    # What PyOpenGL raises for a library that is not there depends on the library.
+    try:
+        return importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"images: no OpenGL by {backend} ({reason:.120}); install it (Debian, Ubuntu: apt-get install libegl1 "
+            "libgl1-mesa-dri, or libosmesa6 with MUJOCO_GL=osmesa), or use observation='state'"
+        ) from error
