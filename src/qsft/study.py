@@ -237,7 +237,7 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
         behaviour_model = str(train_run(study, origin, work, seed, quiet)[0])
     model = settings.pop("model", study.model)
     symbol_source = settings.pop("tokenizer", study.tokenizer)
-    stages = {"behaviour": {**study.behaviour, **settings.pop("behaviour", {})}}
+    stages: dict[str, Any] = {"behaviour": {**study.behaviour, **settings.pop("behaviour", {})}}
     for name, methods in STAGES_OF.items():
         given = settings.pop(name, {})
         if run.method in methods:

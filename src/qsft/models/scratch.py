@@ -130,8 +130,8 @@ def spell_tokens(model: PreTrainedModel, tokenizer: Any, std: float) -> None:
     Raises:
         ConfigError: no token of the tokenizer stands for several symbols.
     """
-    rows = model.get_input_embeddings().weight
-    codes: dict[Any, torch.Tensor] = defaultdict(lambda: torch.randn(rows.shape[1]))
+    tables: list[torch.Tensor] = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]  # type: ignore
+    codes: dict[Any, torch.Tensor] = defaultdict(lambda: torch.randn(tables[0].shape[1]))
     spelled = {token: i for token, i in tokenizer.get_vocab().items() if " " in token}
     if not spelled:
         raise ConfigError("spelled_tokens: no token stands for several symbols; set whole_actions for the tokenizer.")
@@ -139,8 +139,8 @@ def spell_tokens(model: PreTrainedModel, tokenizer: Any, std: float) -> None:
         symbols = token.split(" ")
         parts = [codes[part] for part in [*enumerate(symbols), *sorted(set(symbols))]]
         row = torch.stack(parts).sum(0) * (std / math.sqrt(len(parts)))
-        rows[i] = row
-        model.get_output_embeddings().weight[i] = row
+        for table in tables:
+            table[i] = row
 
 
 def load_or_make_model(model: str | dict[str, Any] | PreTrainedModel, tokenizer: Any, seed: int) -> PreTrainedModel:
