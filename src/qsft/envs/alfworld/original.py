@@ -1,0 +1,125 @@
+"""The original's text games, for those who have them: PyPI ``alfworld`` and a folder of its game files."""
+
+from __future__ import annotations
+
+import json
+import os
+import string
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+
+from qsft.envs.alfworld.env import ALFWorld
+from qsft.envs.alfworld.texts import WORDINGS
+from qsft.envs.base import Environment
+from qsft.errors import ConfigError
+
+GAME_FILE = "game.tw-pddl"
+# The original leaves these out as well: it has no rules for them.
+_NOT_PLAYED = ("movable", "Sliced")
+
+
+class OriginalALFWorld(Environment):
+    """Games of the original, played by its own engine; texts, rewards and endings are as in :class:`ALFWorld`.
+
+    ``make("qsft.envs.alfworld.original:OriginalALFWorld", folder=".../json_2.1.1/valid_unseen")``. Our scripted
+    policies play it where the goal is one of the templates'.
+
+    Args:
+        folder: holds game files, ``game.tw-pddl``, at any depth.
+        max_steps: commands an episode may take.
+
+    Attributes:
+        wording: which of :data:`~qsft.envs.alfworld.texts.WORDINGS` the game files are written in, as the first of
+            them has it.
+
+    Raises:
+        ConfigError: the package is not installed, or the folder holds no game that can be played.
+    """
+
+    name: ClassVar[str] = "alfworld-original"
+    policies: ClassVar[dict[str, str]] = dict(ALFWorld.policies)
+    reset_options = ("game",)
+    return_range = (0.0, 1.0)
+
+    def __init__(self, folder: str | os.PathLike[str], max_steps: int = 50) -> None:
+        if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
+            raise ConfigError(f"alfworld-original: max_steps={max_steps!r:.60}; give a whole number of at least 1")
+        self.folder = Path(folder)
+        self.games: list[str] = []
+        grammar = ""
+        for path in sorted(self.folder.rglob(GAME_FILE)):
+            name = str(path.parent.relative_to(self.folder))
+            if any(word in name for word in _NOT_PLAYED):
+                continue
+            game = _read(path)
+            if game.get("solvable", True):
+                self.games.append(name)
+                grammar = grammar or game["grammar"]
+        if not self.games:
+            raise ConfigError(
+                f"alfworld-original: {folder}: no {GAME_FILE} that can be played; run the original's alfworld-download"
+            )
+        self.wording = WORDINGS["put" if "in/on" in grammar else "move"]
+        self.max_turns = max_steps
+        self.action_space = gymnasium.spaces.Text(max_length=100, charset=string.printable)
+        self.observation_space = gymnasium.spaces.Text(max_length=4000, charset=string.printable)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Starts a game; ``options={"game": name}`` pins it, else it is drawn uniformly from :attr:`games`.
+
+        Raises:
+            ConfigError: unknown option, or a game that is not in the folder.
+        """
+        super().reset(seed=seed, options=options)
+        self._playing = False
+        drawn = self.games[int(self.np_random.integers(len(self.games)))]
+        name = (options or {}).get("game") or drawn
+        if name not in self.games:
+            raise ConfigError(f"alfworld-original: game {name!r:.80} is not in {self.folder}")
+        self._game = name
+        self._engine = _start(self.folder / name / GAME_FILE)
+        state = self._engine.reset()
+        self._steps = 0
+        self._playing = True
+        return state.feedback.strip(), {"admissible_commands": list(state["admissible_commands"])}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """One command.
+
+        Raises:
+            EpisodeError: the episode is over or was never started, or ``action`` is not a ``str``.
+        """
+        self.check_step(action)
+        self._steps += 1
+        state, _, _ = self._engine.step(action)
+        won = bool(state["won"])
+        info: dict[str, Any] = {"admissible_commands": list(state["admissible_commands"])}
+        truncated = not won and self._steps == self.max_turns
+        if won or truncated:
+            self._playing = False
+            info.update(success=won, game=self._game)
+        return state.feedback.strip(), float(won), won, truncated, info
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A game file."""
+    try:
+        game = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"alfworld-original: {path}: cannot be read ({error}); download it again") from error
+    if not isinstance(game, dict) or not isinstance(game.get("grammar"), str):
+        raise ConfigError(f"alfworld-original: {path}: field grammar is missing; it is no game file of the original")
+    return game
+
+
+def _start(path: Path) -> Any:
+    """The original's engine with a game loaded."""
+    try:
+        import textworld
+        from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
+    except ImportError as error:
+        raise ConfigError(f"alfworld-original: it needs the original ({error}); pip install alfworld") from error
+    infos = textworld.EnvInfos(won=True, admissible_commands=True)
+    return textworld.start(str(path), infos, wrappers=[AlfredDemangler()])
