@@ -203,6 +203,7 @@ class Browser:
         self._session = ""
         capabilities = {"alwaysMatch": {"goog:chromeOptions": {"args": arguments}, "unhandledPromptBehavior": "ignore"}}
         self._session = self._call("", {"capabilities": capabilities})["sessionId"]
+        self._call("/timeouts", {"implicit": 20_000})  # an element may be on the page that is still coming
 
     def _call(self, path: str, body: dict | None = None, method: str | None = None) -> Any:
         address = f"{self._driver}/session{'/' + self._session if self._session else ''}{path}"
