@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from qsft import endpoint as endpoint_module
 from qsft.endpoint import Endpoint, EndpointError
 from qsft.errors import ConfigError
-from tests.fake_endpoint import Server, reply, serve
+from tests.fake_endpoint import Server, reply
 
 PROMPT = [{"role": "user", "content": "Is it a cat?"}]
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serve() as made:
-        yield made
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits between attempts, which take no time here."""
-    slept: list[float] = []
-    monkeypatch.setattr(endpoint_module.time, "sleep", slept.append)
-    return slept
 
 
 def test_what_is_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,8 +207,7 @@ class ModelPolicy:
             backup_beta: of the soft value; ``None`` takes the maximum over the support.
         """
         ids, mask = self._left_padded([self._prompt(history) for history in histories])
-        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
-        ratios, prior = self.model.q_ratios(ids, mask, positions)
+        ratios, prior = self.model.q_ratios(ids, mask)
         chosen, logps = SupportRule(threshold=support).select(prior[:, -1], self.model.config.dummy_token_id)
         q = ratios[:, -1].gather(1, chosen.clamp_min(0)).clamp(0, 1).masked_fill(chosen < 0, 0.0)
         values = max_value(q, logps) if backup_beta is None else soft_value(q, logps, backup_beta)

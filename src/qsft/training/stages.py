@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
-import pyarrow.compute as pc
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
 
 from qsft.data.dataset import check_dummy_token
@@ -227,14 +226,12 @@ def _check_positions(model: PreTrainedModel, dataset: datasets.Dataset, source: 
     most = getattr(model.config, "max_position_embeddings", None)
     if most is None:
         return
-    for table in dataset.select_columns(["input_ids", "episode"]).with_format("arrow").iter(1000):
-        lengths = table.column("input_ids").combine_chunks().value_lengths().to_numpy()
-        if lengths.max() > most:
-            row = int(table.column("episode")[int(lengths.argmax())].as_py()) + 1
-            raise ConfigError(
-                f"{source}: row {row}: has {lengths.max()} tokens and the model {most} positions; set behaviour.max_length, "
-                "or take a model with more."
-            )
+    if longer := _first_longer(dataset, "input_ids", most):
+        length, row = longer
+        raise ConfigError(
+            f"{source}: row {row}: has {length} tokens and the model {most} positions; set behaviour.max_length, "
+            "or take a model with more."
+        )
 
 
 def _at_the_end(checkpoint: Path) -> bool:
@@ -244,15 +241,21 @@ def _at_the_end(checkpoint: Path) -> bool:
 
 
 def _check_horizon(dataset: datasets.Dataset, horizon: int, source: str) -> None:
-    for start in range(0, len(dataset), 10_000):
-        rows = dataset.select(range(start, min(start + 10_000, len(dataset)))).with_format("arrow")
-        turns = pc.list_value_length(rows[:]["turn_rewards"]).to_numpy()
-        if turns.max() > horizon:
-            row = start + int(turns.argmax())
-            raise DataError(
-                f"{source}: row {dataset[row].get('episode', row) + 1}: has {turns.max()} turns of the agent, more than "
-                f"likelihood.horizon ({horizon}); set the horizon to the most turns an episode can have."
-            )
+    if longer := _first_longer(dataset, "turn_rewards", horizon):
+        turns, row = longer
+        raise DataError(
+            f"{source}: row {row}: has {turns} turns of the agent, more than likelihood.horizon ({horizon}); set the "
+            "horizon to the most turns an episode can have."
+        )
+
+
+def _first_longer(dataset: datasets.Dataset, column: str, most: int) -> tuple[int, int] | None:
+    """Of a column of lists one that is longer than ``most``: its length, and its row in the file (from 1)."""
+    for table in dataset.select_columns([column, "episode"]).with_format("arrow").iter(1000):
+        lengths = table.column(column).combine_chunks().value_lengths().to_numpy()
+        if lengths.max() > most:
+            return int(lengths.max()), int(table.column("episode")[int(lengths.argmax())].as_py()) + 1
+    return None
 
 
 def _support_key(dataset: datasets.Dataset, behaviour: Path, rule: SupportRule, dummy: int) -> str:

@@ -11,6 +11,7 @@ import pytest
 from qsft.envs import symbols
 from qsft.envs.alfworld import ALFWorld
 from qsft.envs.alfworld.spec import TASK_TYPES
+from tests.pages import python_blocks
 
 PAGE = Path(__file__).parents[3] / "docs/environments/alfworld.md"
 
@@ -18,7 +19,7 @@ PAGE = Path(__file__).parents[3] / "docs/environments/alfworld.md"
 def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = python_blocks(PAGE)
     assert len(blocks) >= 4
     for block in blocks:
         exec(block, namespace)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
+
+from tests.pages import python_blocks
 
 PAGE = Path(__file__).parents[3] / "docs/environments/chess.md"
 
@@ -16,7 +17,7 @@ def test_chess_page(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("qsft.envs.chess.collect._cores", lambda: 1)
     namespace: dict = {}
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = python_blocks(PAGE)
     assert len(blocks) >= 4
     for block in blocks:
         exec(block, namespace)

@@ -21,6 +21,7 @@ from qsft.envs.rollout import derive_seed, rollout
 from qsft.envs.twenty_questions import clean_question, names_item
 from qsft.envs.twenty_questions.collect import QuestionPlayer
 from qsft.errors import ConfigError
+from tests.pages import python_blocks
 
 WORLD = cities_world()
 ROWS = list(
@@ -212,6 +213,6 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = Path(__file__).parents[3] / "docs/environments/guess-my-city.md"
     namespace: dict = {}
-    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+    for block in python_blocks(page):
         exec(block, namespace)
     assert len((tmp_path / "games.jsonl").read_text().splitlines()) == 1000

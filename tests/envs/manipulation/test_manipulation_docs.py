@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from qsft.envs.manipulation.collect import ManipulationPlayer
+from tests.pages import python_blocks
 
 PAGE = Path(__file__).parents[3] / "docs/environments/manipulation.md"
 
@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[3] / "docs/environments/manipulation.md"
 def test_manipulation_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ManipulationPlayer, "size", 4)
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = python_blocks(PAGE)
     assert len(blocks) == 6
     namespace: dict = {}
     for block in blocks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from itertools import product
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from qsft.envs.maze.policies import OptimalPolicy, PopulationPolicy
 from qsft.envs.rollout import derive_seed, rollout
 from qsft.errors import ConfigError, DataError
 from qsft.policies.base import Policy
+from tests.pages import python_blocks
 
 POLICIES = ["optimal", "population", "random"]
 MAZE = maze_named("double-t")
@@ -191,6 +191,6 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = Path(__file__).parents[3] / "docs/environments/maze.md"
     namespace: dict = {}
-    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+    for block in python_blocks(page):
         exec(block, namespace)
     assert len((tmp_path / "games.jsonl").read_text().splitlines()) == 100

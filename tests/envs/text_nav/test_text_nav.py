@@ -23,6 +23,7 @@ from qsft.envs.text_nav.policies import PopulationPolicy, best_command
 from qsft.envs.text_nav.texts import first_observation
 from qsft.errors import ConfigError, DataError
 from qsft.policies.base import Policy
+from tests.pages import python_blocks
 
 POLICIES = ["mixture", "optimal", "population", "random"]
 
@@ -421,6 +422,6 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = Path(__file__).parents[3] / "docs/environments/text-nav.md"
     namespace: dict = {}
-    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+    for block in python_blocks(page):
         exec(block, namespace)
     assert len((tmp_path / "games.jsonl").read_text().splitlines()) == 200

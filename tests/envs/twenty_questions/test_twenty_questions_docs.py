@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
+
+from tests.pages import python_blocks
 
 PAGE = Path(__file__).parents[3] / "docs/environments/twenty-questions.md"
 
@@ -13,7 +14,7 @@ PAGE = Path(__file__).parents[3] / "docs/environments/twenty-questions.md"
 def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = python_blocks(PAGE)
     assert len(blocks) >= 3
     for block in blocks:
         exec(block, namespace)

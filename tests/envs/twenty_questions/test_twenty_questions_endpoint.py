@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from qsft import endpoint as endpoints
 from qsft.envs import make
 from qsft.envs.twenty_questions import Endpoint, OracleError
 from qsft.evaluation.rollout import failed, rollout
-from tests.fake_endpoint import Server, reply, serve
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serve() as made:
-        yield made
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits between attempts, which take no time here."""
-    slept: list[float] = []
-    monkeypatch.setattr(endpoints.time, "sleep", slept.append)
-    return slept
+from tests.fake_endpoint import Server, reply
 
 
 def test_a_game_against_a_served_model(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

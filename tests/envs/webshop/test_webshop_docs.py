@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qsft.envs.webshop import WebShop
+from tests.pages import python_blocks
 
 PAGE = Path(__file__).parents[3] / "docs/environments/webshop.md"
 
@@ -16,7 +17,7 @@ PAGE = Path(__file__).parents[3] / "docs/environments/webshop.md"
 def test_webshop_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = python_blocks(PAGE)
     assert len(blocks) == 5
     for block in blocks:
         exec(block, namespace)

@@ -191,16 +191,7 @@ class GeneratedCatalogue:
             frame = pick.one(INSTRUCTIONS)
             text = frame.format(attributes=", ".join(attributes), query=product.query, options=told)
             options = tuple(value for _, value in wanted)
-        return Goal(
-            asin=product.asin,
-            query=product.query,
-            product_category=product.product_category,
-            nouns=product.nouns,
-            instruction=text + limit_text,
-            attributes=attributes,
-            options=options,
-            price_upper=limit,
-        )
+        return Goal.of(product, text + limit_text, attributes, options, limit)
 
 
 def asin_of(number: int) -> str:

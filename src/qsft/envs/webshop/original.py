@@ -124,16 +124,7 @@ class OriginalCatalogue:
         index, text, attributes, options = self._goals[number]
         product = self.product(index)
         limit, limit_text = price_limit(product.price, Dice(4, number))
-        return Goal(
-            asin=product.asin,
-            query=product.query,
-            product_category=product.product_category,
-            nouns=product.nouns,
-            instruction=text + limit_text,
-            attributes=attributes,
-            options=options,
-            price_upper=limit,
-        )
+        return Goal.of(product, text + limit_text, attributes, options, limit)
 
     def instructions(self) -> list[str]:
         """Those of all goals, without their price limits."""

@@ -75,3 +75,16 @@ class Goal:
     attributes: tuple[str, ...]
     options: tuple[str | tuple[str, str], ...] = ()
     price_upper: float = NO_PRICE_LIMIT
+
+    @classmethod
+    def of(
+        cls,
+        product: Product,
+        instruction: str,
+        attributes: tuple[str, ...],
+        options: tuple[str | tuple[str, str], ...],
+        price_upper: float,
+    ) -> Goal:
+        """A goal written for a product."""
+        of_it = (product.asin, product.query, product.product_category, product.nouns)
+        return cls(*of_it, instruction, attributes, options, price_upper)
