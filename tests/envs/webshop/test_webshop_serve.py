@@ -218,17 +218,25 @@ class Browser:
     def find(self, selector: str, by: str = "css selector") -> str:
         return next(iter(self._call("/element", {"using": by, "value": selector}).values()))
 
+    def _of_element(self, what: str, selector: str, by: str = "css selector", body: dict | None = None) -> Any:
+        for left in range(3, 0, -1):
+            try:
+                return self._call(f"/element/{self.find(selector, by)}/{what}", body)
+            except urllib.error.HTTPError as error:
+                if error.code != 404 or left == 1:  # 404: the page changed since the element was found
+                    raise
+
     def click(self, selector: str, by: str = "css selector") -> None:
-        self._call(f"/element/{self.find(selector, by)}/click", {})
+        self._of_element("click", selector, by, {})
 
     def press(self, label: str) -> None:
         self.click(f"//button[normalize-space()='{label}']", "xpath")
 
     def type(self, selector: str, text: str) -> None:
-        self._call(f"/element/{self.find(selector)}/value", {"text": text})
+        self._of_element("value", selector, body={"text": text})
 
     def text(self, selector: str) -> str:
-        return self._call(f"/element/{self.find(selector)}/text")
+        return self._of_element("text", selector)
 
     def run(self, script: str) -> Any:
         return self._call("/execute/sync", {"script": script, "args": []})
