@@ -17,6 +17,7 @@ from qsft.models.policy_model import QSFTPolicyModel
 from qsft.models.support import SupportRule
 from qsft.models.value_model import ValueModel
 from qsft.objectives import max_value, soft_value
+from qsft.policies.turn_cache import TurnCache
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class ModelPolicy:
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
         self.beams = beams
+        self._turn_cache = TurnCache()
         self.seed(seed)
 
     @property
@@ -147,7 +149,10 @@ class ModelPolicy:
     def act(self, histories: Sequence[Trajectory]) -> list[str]:
         if not histories:
             return []
-        ids, mask = self._left_padded([self._prompt(history) for history in histories])
+        prompts = [self._prompt(history) for history in histories]
+        ids, mask = self._left_padded(prompts)
+        episodes = [id(history) for history in histories]
+        read = self._turn_cache.continued(episodes, prompts) if self.beams == 1 else None
         sampling: dict[str, Any] = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         search: dict[str, Any] = {"do_sample": False, "num_beams": self.beams}
         if self.beams > 1:
@@ -159,13 +164,18 @@ class ModelPolicy:
             output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
+                past_key_values=read,
+                return_dict_in_generate=True,
                 max_new_tokens=self.max_new_tokens,
                 eos_token_id=self.tokenizer.end_of_turn_ids,
                 pad_token_id=self._pad,
                 suppress_tokens=None if self.tokenizer.returns is None else self.tokenizer.returns.ids.tolist(),
                 **(sampling if self.temperature > 0 else search),
             )
-        return [self.tokenizer.action_text(self._reply(row)) for row in output[:, ids.shape[1] :].tolist()]
+        if self.beams == 1:
+            self._turn_cache.keep(episodes, prompts, output.sequences, output.past_key_values)
+        replies = output.sequences[:, ids.shape[1] :].tolist()
+        return [self.tokenizer.action_text(self._reply(row)) for row in replies]
 
     @overload
     def q_values(self, history: Trajectory, candidates: None = None, support: float = 0.1) -> list[TokenValue]: ...

@@ -1,0 +1,96 @@
+"""Keys and values kept from turn to turn, so that a long episode is not read again at every turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from qsft.models.policy_model import PairCache
+
+
+class TurnCache:
+    """What ``generate`` left in its cache, for the next turn of the same episodes.
+
+    Episodes of a batch end and others begin, and their histories differ in length. The next batch is padded on the left
+    as ever; of its columns the cache covers the first C, chosen such that every row's tokens after them are new ones or
+    are read again. A history that is no continuation (cut from the left, another episode) is read whole: the result is
+    that of no cache, but for the last digits of floating point.
+    """
+
+    def __init__(self) -> None:
+        self._cache: Cache | None = None
+        self._rows: dict[Hashable, tuple[int, int, list[int]]] = {}  # index in the cache, its padding, its tokens
+
+    def continued(self, keys: Sequence[Hashable], prompts: Sequence[Sequence[int]]) -> Cache | None:
+        """The cache that ``generate`` goes on from.
+
+        Args:
+            keys: one for each row that names its episode; what a key stood for before is checked against the tokens.
+            prompts: [B] lists of token ids, not empty, which the caller pads on the left to one width.
+
+        Returns:
+            Keys and values of the first C columns of the padded batch, or ``None`` where nothing can be kept.
+        """
+        cache, self._cache = self._cache, None
+        if cache is None:
+            return None
+        found = [self._rows.get(key, (0, 0, [])) for key in keys]
+        known = [_common(tokens, prompt[:-1]) for (_, _, tokens), prompt in zip(found, prompts, strict=True)]
+        unread = max(len(prompt) - known for prompt, known in zip(prompts, known, strict=True))
+        kept = [max(len(prompt) - unread, 0) for prompt in prompts]
+        width = max(kept)
+        if width == 0:
+            return None
+
+        def rearranged(old: Tensor) -> Tensor:
+            new = old.new_zeros(len(keys), old.shape[1], width, old.shape[3])
+            for row, ((index, padding, _), length) in enumerate(zip(found, kept, strict=True)):
+                new[row, :, width - length :] = old[index, :, padding : padding + length]
+            return new
+
+        return _mapped(cache, rearranged)
+
+    def keep(
+        self, keys: Sequence[Hashable], prompts: Sequence[Sequence[int]], output: Tensor, cache: Cache | None
+    ) -> None:
+        """Remember what was read.
+
+        Args:
+            keys, prompts: as in :meth:`continued`.
+            output: ``[B, T]``, ids of the prompts (padded on the left) and of what was generated after them.
+            cache: as ``generate`` returned it; only one that keeps every position can be used again.
+        """
+        self._cache, self._rows = None, {}
+        if cache is None or not all(type(layer) is DynamicLayer for layer in cache.layers):
+            return
+        self._cache = cache
+        seen = cache.get_seq_length()  # the token drawn last was never read
+        width = max(map(len, prompts))
+        for index, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
+            padding = width - len(prompt)
+            self._rows[key] = (index, padding, output[index, padding:seen].tolist())
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    shorter = min(len(a), len(b))
+    if list(a[:shorter]) == list(b[:shorter]):
+        return shorter
+    return next(i for i in range(shorter) if a[i] != b[i])
+
+
+def _mapped(cache: Cache, rearranged: Callable[[Tensor], Tensor]) -> Cache:
+    if isinstance(cache, PairCache):
+        return PairCache(_dynamic(cache.likelihood, rearranged), _dynamic(cache.behaviour, rearranged))
+    return _dynamic(cache, rearranged)
+
+
+def _dynamic(cache: Cache, rearranged: Callable[[Tensor], Tensor]) -> DynamicCache:
+    new = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        assert isinstance(layer, DynamicLayer)
+        new.update(rearranged(layer.keys), rearranged(layer.values), number)
+        layer.keys = layer.values = None  # what is copied is freed at once
+    return new
