@@ -90,7 +90,7 @@ def _mapped(cache: Cache, rearranged: Callable[[Tensor], Tensor]) -> Cache:
 def _dynamic(cache: Cache, rearranged: Callable[[Tensor], Tensor]) -> DynamicCache:
     new = DynamicCache()
     for number, layer in enumerate(cache.layers):
-        assert isinstance(layer, DynamicLayer)
+        assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
         new.update(rearranged(layer.keys), rearranged(layer.values), number)
         layer.keys = layer.values = None  # what is copied is freed at once
     return new
