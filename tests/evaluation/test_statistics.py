@@ -1,6 +1,7 @@
 """Intervals against closed forms, numerical integration, roots of the defining equations, and simulated coverage."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from qsft.errors import ConfigError, DataError
 from qsft.evaluation import (
+    GAME_SCALES,
     LMRL_GYM_SCALES,
     Estimate,
     Scale,
@@ -200,6 +202,20 @@ def test_normalised_score_at_its_anchors_and_beyond():
         assert normalised_score(value, scale) == pytest.approx(score)
     with pytest.raises(ConfigError):
         Scale(0, 0, 1)
+
+
+@pytest.mark.parametrize(("env", "ceiling"), [("guess-my-city", "greedy-information"), ("text-nav", "optimal")])
+def test_anchors_of_our_own_are_what_the_environments_measured(env, ceiling):
+    from importlib import resources
+
+    text = resources.files("qsft.envs").joinpath(env.replace("-", "_"), "README.md").read_text(encoding="utf-8")
+    measured = {
+        policy: float(re.search(rf"^\| `{policy}`[^|]*\| (-?[\d.]+)", text, re.MULTILINE)[1])
+        for policy in ("population", ceiling)
+    }
+    scale = GAME_SCALES[env]
+    assert (scale.data_mean, scale.high) == (measured["population"], measured[ceiling])
+    assert GAME_SCALES.keys() - LMRL_GYM_SCALES.keys() == {"guess-my-city", "text-nav"}
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30), st.floats(-1e3, 1e3))

@@ -10,6 +10,7 @@ from qsft.evaluation.results import ResultRow, ResultsFile, evaluation_row, pair
 from qsft.evaluation.rollout import episode_seed, failed, rollout
 from qsft.evaluation.sections import Reference
 from qsft.evaluation.statistics import (
+    GAME_SCALES,
     LMRL_GYM_SCALES,
     Estimate,
     Scale,
@@ -24,6 +25,7 @@ from qsft.evaluation.statistics import (
 from qsft.evaluation.tables import MethodSummary, format_interval, markdown_table, rich_table, summarise
 
 __all__ = [
+    "GAME_SCALES",
     "LMRL_GYM_SCALES",
     "Alternative",
     "Calibration",

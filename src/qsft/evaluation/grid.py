@@ -57,6 +57,7 @@ def select_and_evaluate(
     episodes: int,
     seed: int,
     *,
+    test_env_factory: Callable[[], gymnasium.Env] | None = None,
     batch_size: int = 256,
     progress: bool = True,
 ) -> GridResult:
@@ -70,6 +71,7 @@ def select_and_evaluate(
         settings: the grid, each setting a mapping that JSON can hold.
         select_episodes, select_seed: the episodes on which settings compete (the same for all).
         episodes, seed: the episodes on which the winner is judged.
+        test_env_factory: makes the environment of these; ``None``: the same ``env_factory``.
 
     Raises:
         ConfigError: no settings, a setting given twice, or ``seed`` equal to ``select_seed``.
@@ -83,14 +85,16 @@ def select_and_evaluate(
     if seed == select_seed:
         raise ConfigError(f"seed {seed} for both selection and test: give different ones, or selection biases the test")
 
-    def evaluate(setting: Mapping[str, Any], count: int, first_seed: int) -> tuple[dict[str, Any], list[Trajectory]]:
+    def evaluate(
+        setting: Mapping[str, Any], factory: Callable[[], gymnasium.Env], count: int, first_seed: int
+    ) -> tuple[dict[str, Any], list[Trajectory]]:
         started = time.perf_counter()
         policy = make_policy(setting)
-        played = list(rollout(policy, env_factory, count, first_seed, batch_size, progress=progress))
+        played = list(rollout(policy, factory, count, first_seed, batch_size, progress=progress))
         return evaluation_row(played, seconds=time.perf_counter() - started), played
 
-    found = [evaluate(setting, select_episodes, select_seed)[0] for setting in grid]
+    found = [evaluate(setting, env_factory, select_episodes, select_seed)[0] for setting in grid]
     best = max(range(len(grid)), key=lambda i: found[i]["return_mean"])
-    test, trajectories = evaluate(grid[best], episodes, seed)
+    test, trajectories = evaluate(grid[best], test_env_factory or env_factory, episodes, seed)
     rows = [GridRow(s, e, chosen=i == best) for i, (s, e) in enumerate(zip(grid, found, strict=True))]
     return GridResult(rows, test, trajectories)

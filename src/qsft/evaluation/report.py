@@ -77,21 +77,25 @@ def report_html(report: Report) -> str:
         ("calibration", "Value calibration", calibration_html(report.calibration)),
         ("games", "Games", games_html(report.games)),
     ]
-    shown = [(name, heading, body) for name, heading, body in parts if body]
-    links = [tag("a", heading, href=f"#{name}") for name, heading, _ in shown]
+    return page(report.title, [(name, heading, body) for name, heading, body in parts if body])
+
+
+def page(title: str, sections: Sequence[tuple[str, str, Any]]) -> str:
+    """A self-contained page of sections, each with its anchor, heading and content."""
+    links = [tag("a", heading, href=f"#{name}") for name, heading, _ in sections]
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", report.title),
+        tag("title", title),
         tag("style", _asset("report.css")),
     )
     body = tag(
         "body",
-        tag("header", tag("h1", report.title), tag("nav", links, aria_label="Sections")),
-        tag("main", (tag("section", tag("h2", h), content, id=name) for name, h, content in shown)),
+        tag("header", tag("h1", title), tag("nav", links, aria_label="Sections")),
+        tag("main", (tag("section", tag("h2", h), content, id=name) for name, h, content in sections)),
         tag("script", _asset("report.js")),
     )
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"

@@ -46,7 +46,7 @@ def rollout(
 
     Metadata of each trajectory, once it is over: ``env``, ``policy``, ``seed``, ``episode``, ``success``, ``turns``
     (agent turns) and the environment's ``reset_options`` (such as Wordle's ``secret``) as its last info tells them.
-    The environment's last text is kept where it has one.
+    The environment's last text is kept where it has one. Pictures are kept as the content of PNG files.
 
     An exception in an environment's ``reset`` or ``step`` (or a reward that is not finite) ends that episode alone:
     ``metadata["error"]`` says what happened, ``ended`` stays ``None``, the environment is replaced, the first of each
@@ -61,8 +61,8 @@ def rollout(
         progress: show a bar with rate and time left on stderr when it takes more than a moment.
 
     Raises:
-        ConfigError: no episodes, no batch, or an environment whose observation is not text or whose last info lacks
-            ``success``.
+        ConfigError: no episodes, no batch, or an environment whose observation is of another kind
+            (:func:`qsft.envs.rollout.observed`) or whose last info lacks ``success``.
         EpisodeError: a policy that answers with another number of actions than it was asked for.
     """
     if episodes < 1 or batch_size < 1:

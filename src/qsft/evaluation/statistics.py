@@ -59,6 +59,13 @@ LMRL_GYM_SCALES = {
     "twenty-questions": Scale(-20.0, -17.3, -12.6),
     "maze": Scale(-101.0, -83.0, -6.84),
 }
+#: The same, and the games for which there are none: worst return, mean of the policy ``population`` and of the scripted
+#: ceiling, as the READMEs of these environments measure them.
+GAME_SCALES = {
+    **LMRL_GYM_SCALES,
+    "guess-my-city": Scale(-20.0, -17.24, -4.02),
+    "text-nav": Scale(0.0, 0.08, 1.0),
+}
 
 
 def normalised_score(value: float, scale: Scale) -> float:

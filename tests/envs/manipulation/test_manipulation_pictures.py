@@ -88,7 +88,7 @@ def test_stored_states_make_the_same_pictures_and_a_film(tmp_path: Path) -> None
 
 
 def test_a_film_needs_states(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no states in its metadata; collect it with qsft\.envs\.collect"):
+    with pytest.raises(DataError, match="no states in its metadata, nor the name of a robot task; collect it with"):
         save_gif(Trajectory([Turn("user", "s1\n")]), tmp_path / "a.gif")
     assert not list(tmp_path.iterdir())
 

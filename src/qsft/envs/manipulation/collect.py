@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from qsft.data.images import png
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
+from qsft.data.vector_metadata import describe
 from qsft.envs.manipulation.env import Manipulation
 from qsft.envs.manipulation.policies import ScriptedPolicy
 from qsft.envs.manipulation.tasks import STAGE_STEPS, Start, draw_start
 from qsft.envs.rollout import derive_seed
+
+ACTION_NAMES = ("x", "y", "z", "yaw", "gripper")
 
 
 class ManipulationPlayer:
@@ -20,7 +24,8 @@ class ManipulationPlayer:
 
     Metadata: the reset options that replay the start, ``success``, ``unstable``, ``stage`` (kind of start) and
     ``states``: one :meth:`Scene.state` an observation, joints rounded to a hundredth of a millimetre or milliradian;
-    they are what :class:`qsft.envs.manipulation.pictures.Pictures` shows.
+    they are what :class:`qsft.envs.manipulation.pictures.Pictures` shows. ``vectors``: what the symbols mean
+    (:mod:`qsft.data.vector_metadata`).
     """
 
     size = 32
@@ -28,6 +33,13 @@ class ManipulationPlayer:
     def __init__(self, environment: Manipulation, policy: ScriptedPolicy) -> None:
         self._environment = environment
         self._policy = policy
+        gripper = [name == "gripper" for name in ACTION_NAMES]
+        self._vectors = {
+            "action": describe(environment.action_tokens, ACTION_NAMES, gripper),
+            "observation": describe(
+                environment.state_tokens, environment.features, [False] * len(environment.features)
+            ),
+        }
 
     def play(self, seed: int, block: int) -> list[Trajectory]:
         self._policy.seed(derive_seed(seed, 1, block))
@@ -59,8 +71,34 @@ class ManipulationPlayer:
                 break
         game.ended = game.ended or "truncated"
         game.metadata = {**_options(start, environment.reset_options), "success": info["success"]}
-        game.metadata |= {"unstable": info["unstable"], "stage": stage}
+        game.metadata |= {"unstable": info["unstable"], "stage": stage, "vectors": self._vectors}
         game.metadata["states"] = [[round(value, 5) for value in state.tolist()] for state in states]
+        return game
+
+
+class IllustratedPlayer:
+    """Plays by state symbols, as scripted policies must, and shows pictures of the states instead of the symbols."""
+
+    size = ManipulationPlayer.size
+
+    def __init__(self, environment: Manipulation, policy: ScriptedPolicy) -> None:
+        state_bins, action_bins = (
+            int(tokens.bins[0]) for tokens in (environment.state_tokens, environment.action_tokens)
+        )
+        told = type(environment)(state_bins=state_bins, action_bins=action_bins)
+        self._pictures = environment.pictures
+        self._player = ManipulationPlayer(told, policy)
+
+    def play(self, seed: int, block: int) -> list[Trajectory]:
+        return [self._illustrated(game) for game in self._player.play(seed, block)]
+
+    def _illustrated(self, game: Trajectory) -> Trajectory:
+        pictures = self._pictures.of_states(game.metadata["states"])
+        shown = iter(pictures if self._pictures.wrist else pictures[:, None])
+        game.turns = [
+            turn if turn.is_agent else Turn(turn.role, "\n", images=tuple(png(picture) for picture in next(shown)))
+            for turn in game.turns
+        ]
         return game
 
 

@@ -16,7 +16,7 @@ from qsft.errors import ConfigError
 if TYPE_CHECKING:
     from qsft.policies.base import Policy
 
-OBSERVATIONS = ("tokens", "state", "image")
+OBSERVATIONS = ("tokens", "picture", "state", "image")
 _TARGET_BOUNDS = ((0.25, 0.50), (-0.10, 0.20))
 _PIN_BOUNDS = {
     "effector": (*zip(*WORKSPACE.tolist(), strict=True), YAW_BOUNDS),
@@ -40,8 +40,10 @@ class Manipulation(Environment):
     Args:
         observation: ``"tokens"``: a text of symbols, ``"s12 s200 ...\\n"``, one for each of ``features``; an action is
             one for each of its five dimensions, ``"a17 a250 a3 a128 a1\\n"``, and any other text lets a step pass with
-            what the arm was asked for last. ``"state"``: the features themselves, float32; an action is a vector in
-            [-1, 1]. ``"image"``: ``[size, size, 3]`` uint8 (with ``wrist`` ``[2, size, size, 3]``); actions likewise.
+            what the arm was asked for last. ``"picture"``: ``{"text": "\\n", "image": ...}``, an image as below, with
+            the same texts for actions: what a robot transformer with images plays. ``"state"``: the features
+            themselves, float32; an action is a vector in [-1, 1]. ``"image"``: ``[size, size, 3]`` uint8 (with
+            ``wrist`` ``[2, size, size, 3]``); actions likewise.
         action_bins: of x, y, z and yaw. The gripper has 2: open and close.
         state_bins: of each feature; ``locked`` has 2.
         image_size: pixels of an image's side, such as 64 or 48.
@@ -87,18 +89,26 @@ class Manipulation(Environment):
         # Two bins whose middles are -1 and 1.
         self.action_tokens = VectorTokens([-1, -1, -1, -1, -2], [1, 1, 1, 1, 2], [*[action_bins] * 4, 2], "a")
         self.scene = Scene()
-        if observation == "tokens":
+        self.in_words = observation in ("tokens", "picture")
+        if self.in_words:
             self.action_space: gymnasium.Space = gymnasium.spaces.Text(max_length=40)
+        else:
+            self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (5,), np.float32)
+        if observation == "tokens":
             self.observation_space: gymnasium.Space = gymnasium.spaces.Text(max_length=100)
             return
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (5,), np.float32)
         if observation == "state":
             self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (len(low),), np.float32)
             return
         from qsft.envs.manipulation.pictures import Pictures
 
         self.pictures = Pictures(image_size, wrist)
-        self.observation_space = gymnasium.spaces.Box(0, 255, self.pictures.shape, np.uint8)
+        image = gymnasium.spaces.Box(0, 255, self.pictures.shape, np.uint8)
+        if observation == "picture":
+            text = gymnasium.spaces.Text(max_length=1, charset="\n")
+            self.observation_space = gymnasium.spaces.Dict({"text": text, "image": image})
+        else:
+            self.observation_space = image
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts an episode; what ``options`` do not pin is drawn.
@@ -123,7 +133,7 @@ class Manipulation(Environment):
             EpisodeError: the episode is over or was never started, or ``action`` is of the wrong kind: no ``str`` for
                 tokens, or no vector of five finite numbers in [-1, 1].
         """
-        if self.observation == "tokens":
+        if self.in_words:
             self.check_step(action)
             vector = self.action_tokens.parse(action)
         else:
@@ -141,24 +151,29 @@ class Manipulation(Environment):
         return self._seen, float(success), over, truncated, {"success": success, "unstable": not sound, **self._pins()}
 
     def symbols(self, whole_actions: bool = False) -> list[str]:
-        """The symbols of states, those of actions, and a newline.
+        """The symbols of states (where they are seen), those of actions, and a newline.
 
         Raises:
             ConfigError: whole actions are asked for; there are too many.
         """
         if whole_actions:
             raise ConfigError(f"{self.name}: an action is five symbols; there are too many to make each one symbol")
-        return ["\n", *self.state_tokens.symbols, *self.action_tokens.symbols]
+        states = self.state_tokens.symbols if self.observation == "tokens" else []
+        return ["\n", *states, *self.action_tokens.symbols]
 
     def block_player(self, policy: Policy) -> BlockPlayer | None:
-        from qsft.envs.manipulation.collect import ManipulationPlayer
+        from qsft.envs.manipulation.collect import IllustratedPlayer, ManipulationPlayer
         from qsft.envs.manipulation.policies import ScriptedPolicy
 
-        return ManipulationPlayer(self, policy) if isinstance(policy, ScriptedPolicy) else None
+        if not isinstance(policy, ScriptedPolicy):
+            return None
+        return IllustratedPlayer(self, policy) if self.observation == "picture" else ManipulationPlayer(self, policy)
 
     def _observe(self) -> Any:
         if self.observation == "image":
             return self.pictures.of(self.scene)
+        if self.observation == "picture":
+            return {"text": "\n", "image": self.pictures.of(self.scene)}
         features = self.scene.features()
         if self.observation == "state":
             return features.astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,23 +73,23 @@ class Pictures:
         return camera
 
 
-def save_gif(trajectory: Trajectory, path: str | os.PathLike[str], size: int = 256) -> None:
-    """A collected episode as a GIF in real time, its last picture for a second, in a green frame where it was solved.
+def episode_pictures(
+    trajectory: Trajectory, size: int = 256, env_options: Mapping[str, Any] | None = None
+) -> np.ndarray:
+    """An episode from the fixed camera, ``[frames, size, size, 3]`` uint8: one for each observation, and where the task
+    was solved the last one again, in a green frame.
 
     Args:
-        trajectory: with ``states`` in its metadata, as ``qsft.envs.collect`` makes it.
-        path: where to; a file there is replaced.
+        trajectory: with ``states`` in its metadata, as the collected ones of scripted policies have; or with ``env`` and
+            the reset options, as those of other policies have: then it is played again.
         size: pixels of a side.
+        env_options: what it was collected with, where it is to be played again.
 
     Raises:
         ConfigError: as :class:`Pictures`.
-        DataError: a trajectory without states.
+        DataError: a trajectory with neither, or one that goes another way when it is played again.
     """
-    from PIL import Image
-
-    states = trajectory.metadata.get("states")
-    if not states:
-        raise DataError("trajectory: no states in its metadata; collect it with qsft.envs.collect")
+    states = trajectory.metadata.get("states") or _played_again(trajectory, env_options or {})
     pictures = Pictures(size).of_states(states)
     if trajectory.metadata.get("success"):
         edge = max(size // 32, 1)
@@ -97,9 +97,48 @@ def save_gif(trajectory: Trajectory, path: str | os.PathLike[str], size: int = 2
         for side in (framed[:edge], framed[-edge:], framed[:, :edge], framed[:, -edge:]):
             side[:] = (30, 160, 70)
         pictures = np.concatenate([pictures, framed[None]])
-    frames = [Image.fromarray(picture) for picture in pictures]
-    milliseconds = [round(1000 * STEP_SECONDS)] * (len(frames) - 1) + [1000]
-    frames[0].save(Path(path), "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    return pictures
+
+
+def save_gif(trajectory: Trajectory, path: str | os.PathLike[str], size: int = 256) -> None:
+    """:func:`episode_pictures` as a GIF in real time, its last picture for a second; a file at ``path`` is replaced."""
+    from qsft.data.video import write_video
+
+    write_video(Path(path), list(episode_pictures(trajectory, size)), 1 / STEP_SECONDS)
+
+
+def _played_again(trajectory: Trajectory, env_options: Mapping[str, Any]) -> list[list[float]]:
+    """The states of an episode whose metadata replays it."""
+    from qsft.envs.manipulation.env import Manipulation
+    from qsft.envs.registry import environment_class, make, names
+
+    metadata = trajectory.metadata
+    name = metadata.get("env")
+    if name not in names() or not issubclass(environment_class(name), Manipulation):
+        raise DataError(
+            "trajectory: no states in its metadata, nor the name of a robot task; collect it with qsft collect"
+        )
+    env = make(name, **env_options)
+    assert isinstance(env, Manipulation)
+    missing = [option for option in env.reset_options if option not in metadata]
+    if missing:
+        raise DataError(
+            f"trajectory: no {missing[0]} in its metadata, which its start needs; collect it with qsft collect"
+        )
+    seen, _ = env.reset(options={option: metadata[option] for option in env.reset_options})
+    states = [env.scene.state().tolist()]
+    for turn, following in zip(trajectory.turns, [*trajectory.turns[1:], None], strict=True):
+        if not turn.is_agent:
+            if turn.text != seen:
+                now, then = seen.strip(), turn.text.strip()
+                raise DataError(
+                    f"trajectory: when it is played again, {now!r:.40} is seen instead of {then!r:.40}; "
+                    "give the options it was collected with (--env-option)"
+                )
+        elif following is not None:
+            seen = env.step(turn.text)[0]
+            states.append(env.scene.state().tolist())
+    return states
 
 
 class _Canvas:

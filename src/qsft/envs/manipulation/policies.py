@@ -53,15 +53,15 @@ class ScriptedPolicy(ABC):
         all_stages: its data begin at all stages of the task, not at the start that is tested.
 
     Raises:
-        ConfigError: an environment whose observations are no texts.
+        ConfigError: an environment whose actions are no texts.
     """
 
     name: str
     all_stages = False
 
     def __init__(self, environment: Manipulation) -> None:
-        if environment.observation != "tokens":
-            raise ConfigError(f"{self.name}: reads texts; make the environment with observation='tokens'")
+        if not environment.in_words:
+            raise ConfigError(f"{self.name}: says texts; make the environment with observation='tokens' or 'picture'")
         self.task = environment.task
         self.state_tokens = environment.state_tokens
         self.action_tokens = environment.action_tokens

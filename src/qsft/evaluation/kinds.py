@@ -1,0 +1,28 @@
+"""The rows of an evaluation by kind of episode, such as ALFWorld's types of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from qsft.data.trajectory import Trajectory
+from qsft.envs.registry import environment_class
+from qsft.evaluation.results import evaluation_row
+
+_KEPT = ("episodes", "return_mean", "return_ci95", "success_rate", "success_ci95")
+
+
+def rows_by_kind(env_name: str, trajectories: Iterable[Trajectory]) -> dict[str, dict[str, Any]]:
+    """Kind -> its part of the evaluation, in alphabetical order; empty where the environment has no kinds.
+
+    Args:
+        env_name: as for :func:`qsft.envs.make`.
+        trajectories: all episodes of one rollout; those that an exception ended count nowhere.
+    """
+    kind_of = environment_class(env_name).kind
+    kinds: dict[str, list[Trajectory]] = {}
+    for trajectory in trajectories:
+        if "error" not in trajectory.metadata and (kind := kind_of(trajectory.metadata)) is not None:
+            kinds.setdefault(kind, []).append(trajectory)
+    rows = {kind: evaluation_row(some, seconds=0) for kind, some in sorted(kinds.items())}
+    return {kind: {name: row[name] for name in _KEPT} for kind, row in rows.items()}
