@@ -63,7 +63,7 @@ def time_ratio(pairs: int, form: str) -> dict[str, float]:
     config = GPT2Config(vocab_size=VOCABULARY, n_embd=HIDDEN, n_layer=LAYERS, n_head=HEADS)
     model = GPT2LMHeadModel(config).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    settings = QLossSettings(form, "soft", 15.0, 0.9, 1.0, "turn", (-8.0, 0.0), VOCABULARY - 1)
+    settings = QLossSettings(form, "soft", 15.0, 0.9, 1.0, "turn", (-8.0, 0.0), None, VOCABULARY - 1)
     q_loss = QLoss(model, make_target(model), settings).train()
     supervised = SupervisedLoss(model).train()
     batch = make_batch()

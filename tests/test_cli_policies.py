@@ -114,6 +114,16 @@ class TestDecoding:
         policy = load_policy(run, beams=1, temperature=0.5)
         assert (policy.extraction.kind, policy.temperature, policy.beams) == ("value", 0.5, 1)
 
+    def test_a_run_collects(self, folder, tmp_path, capsys):
+        out = tmp_path / "games.jsonl"
+        options = ["--env-option", "observation=tiles", "--temperature", "1", "--device", "cpu", "--out", str(out)]
+        assert main(["collect", "wordle", "--policy", str(folder / "qsft"), "--episodes", "3", *options]) == 0
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [row["metadata"]["episode"] for row in rows] == [0, 1, 2]
+        assert {row["metadata"]["policy"] for row in rows} == {"qsft"}
+        command = ["collect", "wordle", "--policy", "best", "--episodes", "3", "--out", str(out)]
+        one_line(capsys, command, "nor a scripted policy")
+
     def test_what_a_run_is_asked_for(self, folder, capsys):
         run = str(folder / "return-conditioned")
         assert main(["evaluate", run, *ENV, "--target-return", "-3", "--save-decoding"]) == 0

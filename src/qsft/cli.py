@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from qsft import __version__
-from qsft.cli_players import decoding_options, player, positive, prompting_options
+from qsft.cli_convert import add_convert
+from qsft.cli_episodes import add_values, add_video
+from qsft.cli_players import chat_model, chat_options, decoding_options, player, positive, prompting_options
 from qsft.errors import ConfigError, QSFTError
 
 
@@ -39,13 +41,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"qsft {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    verb = verbs.add_parser("collect", help="play episodes with a scripted policy and write them to a file")
+    verb = verbs.add_parser("collect", help="play episodes and write them to a file")
     verb.add_argument("env", help="environment, for instance wordle")
-    verb.add_argument("--policy", required=True, help="one of the environment's scripted policies")
+    verb.add_argument(
+        "--policy",
+        metavar="RUN|SCRIPTED|react|few-shot",
+        required=True,
+        help="folder of a run, name of a scripted policy, or how a chat model is prompted",
+    )
     verb.add_argument("--episodes", type=positive, required=True)
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--out", required=True, help="a .jsonl or .parquet file")
     _env_options(verb)
+    decoding_options(verb)
+    prompting_options(verb)
     verb.set_defaults(run=_collect)
 
     verb = verbs.add_parser("validate", help="check a file of trajectories and print what it holds")
@@ -56,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("train", help="train a policy on a file of trajectories")
     verb.add_argument(
-        "method", help="qsft, sft, filtered-bc, return-conditioned, monte-carlo, ilql, cql, awr or archer-offline"
+        "method",
+        help="qsft, sft (or bc), filtered-bc, return-conditioned, monte-carlo, ilql, cql, q-transformer, awr or "
+        "archer-offline",
     )
     verb.add_argument("--config", metavar="YAML", help="settings; the options below take precedence")
     verb.add_argument("--data", metavar="FILE")
@@ -114,7 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--quick", action="store_true", help="the reduced form of each study, one seed unless --seeds")
     verb.add_argument("--results", metavar="FILE", help="default: results.json beside the study (results-quick.json)")
     verb.add_argument("--work", metavar="DIR", default="runs", help="folder for data and models (default: runs)")
+    chat_options(verb)
     verb.set_defaults(run=_reproduce)
+
+    add_convert(verbs)
+    add_values(verbs)
+    add_video(verbs)
 
     verb = verbs.add_parser("demo", help="the main job: Wordle from data to report, in under 20 minutes on two cores")
     verb.add_argument("--out", default="demo", help="folder (default: demo)")
@@ -131,9 +147,16 @@ def _env_options(verb: argparse.ArgumentParser) -> None:
 
 def _collect(arguments: argparse.Namespace) -> None:
     from qsft.envs import collect_to_file
+    from qsft.envs.gather import gather
+    from qsft.policies.prompting import PromptingPolicy
 
     options = _pairs(arguments.env_option, "--env-option")
-    collect_to_file(arguments.env, arguments.policy, arguments.episodes, arguments.out, arguments.seed, options)
+    policy = player(arguments, options, keep_thoughts=True)
+    plan = (arguments.env, policy, arguments.episodes, arguments.out, arguments.seed, options)
+    if isinstance(policy, PromptingPolicy):
+        gather(*plan, metadata={"model": arguments.model})
+    else:
+        collect_to_file(*plan)
     print(f"{arguments.episodes} episodes in {arguments.out}")
 
 
@@ -144,9 +167,9 @@ def _validate(arguments: argparse.Namespace) -> None:
 
     tokenizer = None
     if arguments.tokenizer:
-        from qsft.models.scratch import load_tokenizer
+        from qsft.models.scratch import load_processor
 
-        tokenizer = load_tokenizer(arguments.tokenizer)
+        tokenizer = load_processor(arguments.tokenizer)
     summary = summarise(arguments.file, tokenizer)
     Console().print(render(summary))
     if arguments.json:
@@ -170,21 +193,11 @@ def _train(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{where}: method is {values['method']!r} and the command says {arguments.method!r}.")
     tokenizer = None
     if isinstance(values.get("tokenizer"), dict):
+        from qsft.study import symbol_tokenizer
+
         tokenizer = symbol_tokenizer(values.pop("tokenizer"), where)
     train(RunSettings.from_dict(values, where), arguments.out, tokenizer=tokenizer, resume=arguments.resume)
     print(f"policy in {arguments.out}")
-
-
-def symbol_tokenizer(settings: dict[str, Any], where: str) -> Any:
-    """A word-level tokenizer of the symbols of an environment's texts, ``{environment: wordle, ...}``."""
-    from qsft.envs import symbols
-    from qsft.models.scratch import word_level_tokenizer
-
-    values = dict(settings)
-    name = values.pop("environment", None)
-    if name is None:
-        raise ConfigError(f"{where}: tokenizer: give a path or hub id, or {{environment: NAME, ...}}.")
-    return word_level_tokenizer(symbols(name, **values))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -195,7 +208,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from qsft.data.trajectory import Trajectory
     from qsft.endpoint import EndpointError
     from qsft.envs import make
-    from qsft.evaluation import LMRL_GYM_SCALES, evaluation_row, result_row, rich_table, rollout
+    from qsft.evaluation import GAME_SCALES, evaluation_row, result_row, rich_table, rollout
 
     options = _pairs(arguments.env_option, "--env-option")
     if arguments.save_decoding and not Path(arguments.policy).is_dir():
@@ -224,7 +237,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         command="qsft evaluate",
         seconds=row["seconds"],
     )
-    Console().print(rich_table([shown], LMRL_GYM_SCALES.get(arguments.env)))
+    Console().print(rich_table([shown], GAME_SCALES.get(arguments.env)))
     if arguments.json:
         _write_json(arguments.json, row)
     if broken_off is not None:
@@ -247,20 +260,22 @@ def _play(arguments: argparse.Namespace) -> None:
 def _reproduce(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from qsft.evaluation import LMRL_GYM_SCALES, ResultsFile, rich_table
+    from qsft.evaluation import GAME_SCALES, ResultsFile, rich_table
     from qsft.study import Study, run_study, study_files
 
     form = "-quick" if arguments.quick else ""
     seeds = arguments.seeds or ([0] if arguments.quick else [0, 1, 2])
     studies = [(path, Study.load(path, arguments.quick)) for path in study_files(arguments.study)]
+    chat = None if arguments.model is None else chat_model(arguments)
     for path, study in studies:
         results = Path(arguments.results) if arguments.results else path.parent / f"results{form}.json"
         command = f"qsft reproduce {path}" + (" --quick" if arguments.quick else "")
-        run_study(study, Path(arguments.work) / (path.stem + form), results, seeds, command, arguments.only)
+        work = Path(arguments.work) / (path.stem + form)
+        run_study(study, work, results, seeds, command, arguments.only, chat=chat)
         names = {run.name for run in study.runs}
         rows = [row for row in ResultsFile(results).rows() if row.config in names and row.env == study.env]
         if rows:
-            Console().print(rich_table(rows, LMRL_GYM_SCALES.get(study.env), title=f"{path.stem} ({results})"))
+            Console().print(rich_table(rows, GAME_SCALES.get(study.env), title=f"{path.stem} ({results})"))
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Who plays: the policy that the options of `qsft evaluate` and `qsft play` ask for."""
+"""Who plays: the policy that the options of `qsft evaluate`, `qsft play` and `qsft collect` ask for."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ def decoding_options(verb: argparse.ArgumentParser) -> None:
 
 def prompting_options(verb: argparse.ArgumentParser) -> None:
     """Adds which chat model is prompted, and with what."""
+    group = chat_options(verb)
+    group.add_argument("--instructions", metavar="FILE", help="text with the rules of the task")
+    group.add_argument("--examples", metavar="FILE", help="trajectories, whose best are shown")
+    group.add_argument("--shots", type=positive, help="how many of them (default: 3)")
+
+
+def chat_options(verb: argparse.ArgumentParser) -> Any:
+    """Adds which chat model is prompted; the group of the options."""
     group = verb.add_argument_group("prompting (react, few-shot); the key of an endpoint is read from OPENAI_API_KEY")
     group.add_argument("--model", help="its name at the endpoint; without --endpoint a hub id or local checkpoint")
     group.add_argument(
@@ -41,21 +49,22 @@ def prompting_options(verb: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="OpenAI-compatible, such as http://localhost:8000/v1; without a URL: OPENAI_BASE_URL",
     )
-    group.add_argument("--instructions", metavar="FILE", help="text with the rules of the task")
-    group.add_argument("--examples", metavar="FILE", help="trajectories, whose best are shown")
-    group.add_argument("--shots", type=positive, help="how many of them (default: 3)")
     group.add_argument("--max-tokens", type=positive, help="longest answer (default: 512)")
     group.add_argument("--timeout", type=float, help="seconds that a request may take (default: 60)")
     group.add_argument("--retries", type=int, help="how often a failed request is repeated (default: 4)")
+    return group
 
 
-def player(arguments: argparse.Namespace, options: dict[str, Any], with_behaviour: bool = False) -> Any:
+def player(
+    arguments: argparse.Namespace, options: dict[str, Any], with_behaviour: bool = False, keep_thoughts: bool = False
+) -> Any:
     """A run's policy where the argument is a folder, a prompted chat model, or a scripted policy of the environment.
 
     Args:
         arguments: parsed, with ``policy``, ``env``, ``seed``, and the options above.
         options: of the environment.
         with_behaviour: load the behaviour model of a run, for Q-values.
+        keep_thoughts: of react, where the environment reads them.
 
     Raises:
         ConfigError: nobody of that name, or an option that does not fit who plays.
@@ -71,7 +80,7 @@ def player(arguments: argparse.Namespace, options: dict[str, Any], with_behaviou
         if not prompted and getattr(arguments, name) is not None:
             raise ConfigError(f"--{name.replace('_', '-')}: is for react and few-shot, not for {arguments.policy!r}.")
     if prompted:
-        return _chat_policy(arguments, options)
+        return _chat_policy(arguments, options, keep_thoughts)
     if is_run:
         from qsft.policies import load_policy
 
@@ -94,38 +103,49 @@ def player(arguments: argparse.Namespace, options: dict[str, Any], with_behaviou
     return make_policy(arguments.env, arguments.policy, env_options=options, seed=arguments.seed)
 
 
-def _chat_policy(arguments: argparse.Namespace, options: dict[str, Any]) -> Any:
+def _chat_policy(arguments: argparse.Namespace, options: dict[str, Any], keep_thoughts: bool) -> Any:
     """A chat model, served or local, that is prompted to play."""
-    from qsft.endpoint import Endpoint
     from qsft.envs import make
-    from qsft.policies.chats import EndpointChat, LocalChat
     from qsft.policies.prompting import PromptingPolicy, best_examples
 
     if arguments.model is None:
         raise ConfigError(f"--model: {arguments.policy} needs one: its name at --endpoint, or a local chat model.")
-    chat_settings = _given(arguments, ("temperature", "max_tokens"))
-    served = _given(arguments, ("timeout", "retries"))
-    if arguments.endpoint is None:
-        if served:
-            raise ConfigError(f"--{next(iter(served))}: needs --endpoint.")
-        chat: Any = LocalChat(arguments.model, **chat_settings, device=_device(arguments.device))
-    else:
-        if arguments.device is not None:
-            raise ConfigError("--device: a model behind --endpoint runs where it is served.")
-        url = arguments.endpoint or os.environ.get("OPENAI_BASE_URL", "")
-        key = "OPENAI_API_KEY" if os.environ.get("OPENAI_API_KEY") else None
-        chat = EndpointChat(Endpoint(url, arguments.model, **served, api_key_env=key), **chat_settings)
+    chat = chat_model(arguments)
     if arguments.shots is not None and arguments.examples is None:
         raise ConfigError("--shots: needs --examples, the file that they are taken from.")
+    environment = make(arguments.env, **options)
     policy = PromptingPolicy(
         arguments.policy,
         chat,
         instructions=_text(arguments.instructions, "--instructions") if arguments.instructions else "",
         examples=best_examples(arguments.examples, arguments.shots or 3) if arguments.examples else (),
-        to_action=make(arguments.env, **options).typed_action,
+        to_action=environment.typed_action,
+        keep_thoughts=keep_thoughts and environment.thoughts,
     )
     policy.seed(arguments.seed)
     return policy
+
+
+def chat_model(arguments: argparse.Namespace) -> Any:
+    """The chat model of :func:`chat_options`, served or local.
+
+    Raises:
+        ConfigError: options that contradict each other.
+    """
+    from qsft.endpoint import Endpoint
+    from qsft.policies.chats import EndpointChat, LocalChat
+
+    chat_settings = _given(arguments, ("temperature", "max_tokens"))
+    served = _given(arguments, ("timeout", "retries"))
+    if arguments.endpoint is None:
+        if served:
+            raise ConfigError(f"--{next(iter(served))}: needs --endpoint.")
+        return LocalChat(arguments.model, **chat_settings, device=_device(getattr(arguments, "device", None)))
+    if getattr(arguments, "device", None) is not None:
+        raise ConfigError("--device: a model behind --endpoint runs where it is served.")
+    url = arguments.endpoint or os.environ.get("OPENAI_BASE_URL", "")
+    key = "OPENAI_API_KEY" if os.environ.get("OPENAI_API_KEY") else None
+    return EndpointChat(Endpoint(url, arguments.model, **served, api_key_env=key), **chat_settings)
 
 
 def _text(path: str, flag: str) -> str:
@@ -153,7 +173,7 @@ def _device(name: str | None) -> str:
 
 
 def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
 
 
 def _extraction(arguments: argparse.Namespace) -> Any:

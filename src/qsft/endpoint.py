@@ -60,7 +60,7 @@ class Endpoint:
         self._down = ""  # the reason
         self._down_until = 0.0
 
-    def chat(self, messages: Sequence[Mapping[str, str]], **settings: Any) -> str:
+    def chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> str:
         """The model's reply to a conversation.
 
         Args:

@@ -11,6 +11,7 @@ from rich.table import Table
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.envs import make
 from qsft.envs.base import Environment
+from qsft.envs.rollout import observed
 from qsft.errors import ConfigError
 from qsft.evaluation import episode_seed
 from qsft.policies.base import Policy
@@ -52,8 +53,9 @@ def _episode(
     env: Environment, policy: Policy | None, seed: int, pins: dict[str, Any], console: Console, show_values: bool
 ) -> Trajectory:
     observation, info = env.reset(seed=seed, options=pins or None)
-    history = Trajectory([Turn("user", observation)])
-    console.print(observation, end="", markup=False, highlight=False)
+    shown = observed(observation, env.name)
+    history = Trajectory([shown])
+    console.print(shown.text, end="", markup=False, highlight=False)
     while history.ended is None:
         action = _ask(env) if policy is None else policy.act([history])[0]
         if show_values:
@@ -62,8 +64,9 @@ def _episode(
             end = "" if action.endswith("\n") else "\n"
             console.print(action, style="bold", end=end, markup=False, highlight=False)
         observation, reward, terminated, truncated, info = env.step(action)
-        history.turns += [Turn(AGENT_ROLE, action, float(reward)), Turn("user", observation)]
-        console.print(observation, end="" if observation.endswith("\n") else "\n", markup=False, highlight=False)
+        shown = observed(observation, env.name)
+        history.turns += [Turn(AGENT_ROLE, action, float(reward)), shown]
+        console.print(shown.text, end="" if shown.text.endswith("\n") else "\n", markup=False, highlight=False)
         if terminated or truncated:
             history.ended = "terminated" if terminated else "truncated"
     picture = env.picture(history)

@@ -20,7 +20,9 @@ from typing import Any
 
 import yaml
 
+from qsft.data.files import load_trajectories, write_trajectories
 from qsft.data.trajectory import Trajectory
+from qsft.data.windows import settled_windows
 from qsft.envs import make, make_policy, symbols
 from qsft.envs.collect import collect_to_file
 from qsft.errors import ConfigError
@@ -34,14 +36,23 @@ from qsft.evaluation import (
     row_key,
     select_and_evaluate,
 )
+from qsft.evaluation.kinds import rows_by_kind
+from qsft.models.robot_processor import robot_processor
 from qsft.models.scratch import word_level_tokenizer
+from qsft.policies.base import Policy
+from qsft.policies.chats import Chat
 from qsft.policies.decoding import extraction
 from qsft.policies.load import load_policy
 from qsft.policies.model import ModelPolicy
+from qsft.policies.prompting import KINDS as PROMPTED
+from qsft.policies.prompting import PromptingPolicy, best_examples
+from qsft.pretrain import pretrain
 from qsft.training import RunSettings, train
 from qsft.training.runs import STAGES_OF
 
 logger = logging.getLogger("qsft")
+#: methods of runs that train nothing
+UNTRAINED = ("scripted", *PROMPTED)
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,8 @@ class StudyRun:
 
     Args:
         name: the row's ``config``.
-        method: a method of ``qsft train``, or ``"scripted"`` for a scripted policy of that name.
+        method: a method of ``qsft train``; ``"scripted"`` for a scripted policy of that name; ``"react"`` or
+            ``"few-shot"`` for a chat model that is prompted, whose settings are ``instructions`` (a text) and ``shots``.
         decoding: which of the study's grids it decodes with.
         data: which of the study's collections it is trained on.
         behaviour_of: name of the run whose model it starts from.
@@ -74,14 +86,15 @@ class Study:
     runs: list[StudyRun]
     collect: dict[str, dict[str, Any]]
     decoding: dict[str, list[dict[str, Any]]]
-    select: dict[str, int]
-    test: dict[str, int]
+    select: dict[str, Any]
+    test: dict[str, Any]
     env_options: dict[str, Any] = field(default_factory=dict)
     tokenizer: dict[str, Any] | str | None = None
     model: dict[str, Any] | str = field(default_factory=dict)
     behaviour: dict[str, Any] = field(default_factory=dict)
     likelihood: dict[str, Any] = field(default_factory=dict)
     critic: dict[str, Any] = field(default_factory=dict)
+    pretrain: dict[str, Any] | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], quick: bool = False) -> Study:
@@ -115,7 +128,7 @@ class Study:
                 f"{path}: {error}; a study needs env, runs, collect, decoding, select and test."
             ) from error
         for run in runs:
-            if run.method != "scripted" and run.decoding not in study.decoding:
+            if run.method not in UNTRAINED and run.decoding not in study.decoding:
                 raise ConfigError(f"{path}: run {run.name!r}: decoding grid {run.decoding!r} is not in the study.")
         return study
 
@@ -152,6 +165,7 @@ def run_study(
     command: str,
     only: Iterable[str] = (),
     progress: bool = True,
+    chat: Chat | None = None,
 ) -> list[Finished]:
     """Do every run of every seed that has no row yet.
 
@@ -163,6 +177,7 @@ def run_study(
         command: what makes the rows again.
         only: names of the runs to do; all of them when empty.
         progress: show bars.
+        chat: the model of the runs that prompt one; ``None`` leaves these out.
     """
     finished = []
     file = ResultsFile(results)
@@ -178,8 +193,13 @@ def run_study(
                 continue
             if file.has(row_key(study.env, row_method(run), run.name, seed)):
                 continue
-            done = _scripted(study, run, seed, command, progress) if run.method == "scripted" else None
-            done = done or _trained(study, run, work, seed, command, progress)
+            if run.method in PROMPTED and chat is None:
+                logger.warning("%s: %s is left out: it needs --model (and --endpoint)", study.env, run.name)
+                continue
+            if run.method in UNTRAINED:
+                done = _untrained(study, run, work, seed, command, progress, chat)
+            else:
+                done = _trained(study, run, work, seed, command, progress)
             file.add(done.row)
             finished.append(done)
     return finished
@@ -190,16 +210,50 @@ def row_method(run: StudyRun) -> str:
     return run.name if run.method == "scripted" else run.method
 
 
-def _scripted(study: Study, run: StudyRun, seed: int, command: str, progress: bool) -> Finished:
-    started = time.perf_counter()
-    policy = make_policy(study.env, run.name, env_options=study.env_options, seed=seed)
-    played = list(
-        rollout(policy, lambda: make(study.env, **study.env_options), **_test(study, seed), progress=progress)
+def _untrained_policy(study: Study, run: StudyRun, work: Path, seed: int, chat: Chat | None) -> Policy:
+    options = held_out(study, study.test)
+    if run.method == "scripted":
+        return make_policy(study.env, run.name, env_options=options, seed=seed)
+    assert chat is not None
+    shots = int(run.settings.get("shots", 0))
+    return PromptingPolicy(
+        run.method,
+        chat,
+        run.settings.get("instructions", ""),
+        best_examples(collect_data(study, run.data, work, seed), shots) if shots else (),
+        make(study.env, **options).typed_action,
     )
+
+
+def _untrained(
+    study: Study, run: StudyRun, work: Path, seed: int, command: str, progress: bool, chat: Chat | None
+) -> Finished:
+    started = time.perf_counter()
+    options = held_out(study, study.test)
+    policy = _untrained_policy(study, run, work, seed, chat)
+    played = list(rollout(policy, lambda: make(study.env, **options), **_test(study, seed), progress=progress))
     seconds = time.perf_counter() - started
     evaluation = evaluation_row(played, seconds=seconds)
-    row = result_row(evaluation, method=run.name, seed=seed, config=run.name, command=command, seconds=seconds)
+    row = result_row(
+        evaluation,
+        method=row_method(run),
+        seed=seed,
+        config=run.name,
+        command=command,
+        seconds=seconds,
+        extra={**_kinds(study, played), **({"model": chat.name} if chat and run.method in PROMPTED else {})},
+    )
     return Finished(row, None, None)
+
+
+def _kinds(study: Study, played: Iterable[Trajectory]) -> dict[str, Any]:
+    rows = rows_by_kind(study.env, played)
+    return {"kinds": rows} if rows else {}
+
+
+def held_out(study: Study, episodes: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the environment on the study's ``select`` or ``test`` episodes."""
+    return {**study.env_options, **episodes.get("env_options", {})}
 
 
 def _test(study: Study, seed: int) -> dict[str, int]:
@@ -217,6 +271,7 @@ def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, p
         "grid": [grid_row.to_json() for grid_row in grid.rows],
         "training_seconds": round(seconds, 1),
         "last_log": _last_log(log),
+        **_kinds(study, grid.trajectories),
     }
     total = seconds + time.perf_counter() - started
     row = result_row(
@@ -237,6 +292,10 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
         behaviour_model = str(train_run(study, origin, work, seed, quiet)[0])
     model = settings.pop("model", study.model)
     symbol_source = settings.pop("tokenizer", study.tokenizer)
+    if study.pretrain is not None:
+        # the same for every seed, as a downloaded model would be
+        model = str(pretrain(study.pretrain, study.env, study.env_options, study.model, work, quiet))
+        symbol_source = None
     stages: dict[str, Any] = {"behaviour": {**study.behaviour, **settings.pop("behaviour", {})}}
     for name, methods in STAGES_OF.items():
         given = settings.pop(name, {})
@@ -253,10 +312,7 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
         **stages,
         **settings,
     )
-    tokenizer = None
-    if isinstance(symbol_source, dict):
-        options = dict(symbol_source)
-        tokenizer = word_level_tokenizer(symbols(options.pop("environment"), **options))
+    tokenizer = symbol_tokenizer(symbol_source, study.env) if isinstance(symbol_source, dict) else None
     started = time.perf_counter()
     train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)
     # a run trained in an earlier sitting keeps the time it took then
@@ -264,6 +320,24 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
     if not clock.exists():
         clock.write_text(json.dumps(time.perf_counter() - started), encoding="utf-8")
     return folder, float(json.loads(clock.read_text(encoding="utf-8")))
+
+
+def symbol_tokenizer(settings: Mapping[str, Any], where: str) -> Any:
+    """A word-level tokenizer of the symbols of an environment's texts, ``{environment: wordle, ...}``.
+
+    With ``image_tokens`` it is the processor of a robot transformer, with that many tokens an image.
+
+    Raises:
+        ConfigError: without ``environment``; the message begins with ``where``.
+    """
+    values = dict(settings)
+    name, image_tokens = values.pop("environment", None), values.pop("image_tokens", None)
+    if name is None:
+        raise ConfigError(f"{where}: tokenizer: give a path or hub id, or {{environment: NAME, ...}}.")
+    tokenizer = word_level_tokenizer(symbols(name, **values))
+    if image_tokens is None:
+        return tokenizer
+    return robot_processor(tokenizer, int(values.get("image_size", 64)), int(image_tokens))
 
 
 def collect_data(study: Study, name: str, work: Path, seed: int) -> Path:
@@ -275,7 +349,13 @@ def collect_data(study: Study, name: str, work: Path, seed: int) -> Path:
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
         first = int(plan.get("seed", 0)) + seed
-        collect_to_file(study.env, plan["policy"], int(plan["episodes"]), path, first, study.env_options)
+        turns = plan.get("window")
+        played = path if turns is None else work / f"{name}-{seed}-whole.jsonl"
+        if not played.exists():
+            collect_to_file(study.env, plan["policy"], int(plan["episodes"]), played, first, study.env_options)
+        if turns is not None:
+            games = load_trajectories(played)
+            write_trajectories(path, (piece for game in games for piece in settled_windows(game, int(turns))))
     return path
 
 
@@ -291,9 +371,10 @@ def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress:
     return select_and_evaluate(
         decoded,
         settings,
-        lambda: make(study.env, **study.env_options),
+        lambda: make(study.env, **held_out(study, study.select)),
         select_episodes=study.select["episodes"],
         select_seed=study.select["seed"] + seed,
+        test_env_factory=lambda: make(study.env, **held_out(study, study.test)),
         **_test(study, seed),
         progress=progress,
     )

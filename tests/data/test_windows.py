@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qsft.data.trajectory import Trajectory, Turn
-from qsft.data.windows import windows
+from qsft.data.windows import settled_windows, windows
 from qsft.errors import ConfigError
 
 
@@ -42,6 +42,24 @@ def test_nothing_is_lost(turns: int, size: int, last_answer: bool, ended: str) -
         assert piece.turns[-1] == following.turns[0], "a piece ends with what the next one begins with"
     assert pieces[-1].turns[-1] == whole.turns[-1]
     assert pieces[0].turns[0] == whole.turns[0]
+
+
+def test_settled_by_hand() -> None:
+    first, second = settled_windows(episode(3, system=True), 2)
+    assert [turn.text for turn in first.turns] == ["rules", "s0\n", "a0\n", "s1\n", "a1\n"]
+    assert (first.ended, first.rewards) == ("terminated", [0.0, 3.0])
+    assert second == windows(episode(3, system=True), 2)[1]
+
+
+@given(st.integers(1, 12), st.integers(1, 15), st.sampled_from(["terminated", "truncated"]))
+def test_settled_pieces_have_the_returns_of_the_whole(turns: int, size: int, ended: str) -> None:
+    def to_go(rewards: list[float]) -> list[float]:
+        return [sum(rewards[i:]) for i in range(len(rewards))]
+
+    whole = episode(turns, ended)
+    pieces = settled_windows(whole, size)
+    assert [value for piece in pieces for value in to_go(piece.rewards)] == to_go(whole.rewards)
+    assert [piece.ended for piece in pieces] == ["terminated"] * (len(pieces) - 1) + [ended]
 
 
 def test_turns_below_1() -> None:

@@ -28,6 +28,7 @@ TABLES = {  # class: the pages whose tables hold its settings
     "qsft.training.critic_config:ILQLConfig": ["methods/ilql.md"],
     "qsft.training.critic_config:CQLConfig": ["methods/cql.md"],
     "qsft.training.critic_config:MonteCarloConfig": ["methods/monte-carlo.md"],
+    "qsft.training.critic_config:QTransformerConfig": ["methods/q-transformer.md"],
     "qsft.training.critic_config:AWRConfig": ["methods/awr.md"],
     "qsft.training.critic_config:ArcherConfig": ["methods/archer-offline.md"],
     "qsft.training.runs:RunSettings": ["training.md", "methods/filtered-bc.md"],

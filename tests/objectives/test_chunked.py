@@ -138,6 +138,16 @@ def test_log_probabilities_are_streamed():
     torch.testing.assert_close(got, expected.masked_fill(support < 0, -math.inf))
 
 
+def test_log_probabilities_are_exact_in_half_precision_training():
+    """Far from 0, where softmax sees nothing of it, half precision rounds by more than values differ."""
+    hidden, weight, bias, _, (_, _, _, support, _) = problem("anchored")
+    bias = bias - 100.0
+    expected = torch.log_softmax(hidden @ weight.T + bias, 1).gather(1, support.clamp_min(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = linear_log_probabilities(hidden, weight, bias, support)
+    torch.testing.assert_close(got, expected.masked_fill(support < 0, -math.inf), atol=1e-4, rtol=1e-4)
+
+
 def test_no_more_than_a_chunk_of_logits(monkeypatch):
     sizes = []
     original = chunked._logits

@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from qsft.data import Trajectory, Turn, write_trajectories
+from qsft.data.thoughts import split_thought, with_thought
 from qsft.endpoint import Endpoint, EndpointError
 from qsft.envs import make
 from qsft.errors import ConfigError
@@ -64,6 +65,22 @@ class TestActions:
     def test_few_shot(self, answer, action):
         assert PromptingPolicy("few-shot", Scripted(answer), to_action=lambda line: line + "!").act([START]) == [action]
 
+    @pytest.mark.parametrize(
+        ("answer", "said"),
+        [
+            ("Thought: it is 3.\nAction: 3", "Thought: it is 3. Action: 3\n"),
+            ("**Thought:** 2?\nAction: 2\nNo,\n\n wait.\nAction: 3", "Thought: 2? Action 2 No, wait. Action: 3\n"),
+            ("It is 3.\nAction: 3", "Thought: It is 3. Action: 3\n"),
+            ("Action: 3", "3\n"),
+            ("I guess 3", "I guess 3"),
+        ],
+    )
+    def test_react_with_its_thought(self, answer, said):
+        """What is said can be trained on: it holds the thought, and an environment finds the same action in it."""
+        policy = PromptingPolicy("react", Scripted(answer), keep_thoughts=True)
+        assert policy.act([START]) == [said]
+        assert split_thought(said)[1] == PromptingPolicy("react", Scripted(answer)).act([START])[0]
+
     def test_by_default_an_action_is_a_line(self):
         assert PromptingPolicy("few-shot", Scripted("3")).act([START]) == ["3\n"]
 
@@ -103,6 +120,31 @@ class TestConversation:
         react = PromptingPolicy("react", chat)
         react.act([history])
         assert chat.asked[2][2] == {"role": "assistant", "content": "Action: 1"}
+
+    def test_thoughts_of_others(self):
+        said = Trajectory([*START.turns, Turn("assistant", with_thought("low", "1\n"), 0.0), Turn("user", "no\n")])
+        for kind, shown in (("react", "Thought: low\nAction: 1"), ("few-shot", "1")):
+            chat = Scripted("2")
+            policy = PromptingPolicy(kind, chat, examples=[said])
+            policy.act([said])
+            assert chat.asked[0][2] == {"role": "assistant", "content": shown}
+            assert policy.system.endswith(f"guess\n{shown if kind == 'react' else 'You: 1'}\nEnvironment: no")
+
+    def test_pictures(self):
+        """They are shown in their places, in the form that endpoints know."""
+        png = b"\x89PNG..."
+        url = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORy4uLg=="}}
+        chat = Scripted("1", "2", "3")
+        policy = PromptingPolicy("few-shot", chat)
+        seen = Trajectory([Turn("user", "go", images=(png,))])
+        policy.act([seen])
+        assert chat.asked[0][1]["content"] == [url, {"type": "text", "text": "go"}]
+        policy.act([Trajectory([Turn("user", "rules\n"), *seen.turns, Turn("user", "now\n")])])
+        assert chat.asked[1][1]["content"] == [
+            {"type": "text", "text": "rules\n"}, url, {"type": "text", "text": "go"}, {"type": "text", "text": "now\n"},
+        ]  # fmt: skip
+        policy.act([Trajectory([Turn("user", "", images=(png, png))])])
+        assert chat.asked[2][1]["content"] == [url, url]
 
     def test_an_environment_that_says_nothing(self):
         chat = Scripted("1")
@@ -228,6 +270,8 @@ class TestLocal:
 
     def test_a_batch_is_each_alone(self, folder):
         chat = LocalChat(str(folder), max_tokens=6)
+        with pytest.raises(ConfigError, match="is shown texts alone; serve it, and give --endpoint"):
+            PromptingPolicy("few-shot", chat).act([Trajectory([Turn("user", "go", images=(b"",))])])
         conversations = [
             [{"role": "system", "content": "Play."}, {"role": "user", "content": text}]
             for text in ("the cat", "sat on it a")

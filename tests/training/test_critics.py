@@ -21,7 +21,7 @@ from tests.training import test_resume as resuming
 
 MODEL = {"model_type": "gpt2", **tiny.SIZES["gpt2"]}
 STAGE = {"max_steps": 2, "per_device_train_batch_size": 4, "use_cpu": True, "logging_steps": 1, "save_steps": 1}
-WITH_Q_HEADS = ("ilql", "cql", "monte-carlo")
+WITH_Q_HEADS = ("ilql", "cql", "q-transformer", "monte-carlo")
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,9 @@ BAD = {
     "trace": ("ilql", {"critic": {"trace": -0.1}}, "trace: -0.1 is outside"),
     "temperature": ("awr", {"critic": {"temperature": 0.0}}, "temperature: 0.0 must be positive"),
     "max_weight": ("archer-offline", {"critic": {"max_weight": 0.5}}, "max_weight: 0.5 must be at least 1"),
+    "steps": ("q-transformer", {"critic": {"steps": 0}}, "steps: 0 must be at least 1"),
+    "conservatism": ("q-transformer", {"critic": {"conservatism": -1.0}}, "conservatism: -1.0 must not be negative"),
+    "a discount a token": ("q-transformer", {"critic": {"gamma_per": "token"}}, "discounts whole actions"),
     "discount of tokens": ("archer-offline", {"critic": {"gamma_per": "token"}}, "archer-offline values whole turns"),
     "range": ("awr", {"critic": {"return_low": 3.0, "return_high": 1.0}}, "return range"),
     "max_length": ("ilql", {"critic": {"max_length": 9}}, "critic: max_length: .* set it under behaviour"),

@@ -46,7 +46,7 @@ def refused(out, kind, match, action):
 
 
 BAD = {
-    "unknown method": ({"method": "ppo"}, ConfigError, "method: 'ppo' is unknown; use one of qsft, sft, filtered-bc"),
+    "unknown method": ({"method": "ppo"}, ConfigError, "method: 'ppo' is unknown; use one of qsft, sft, bc, filtered-bc"),
     "unknown name": ({"likelihood": {"bakup": "max"}}, ConfigError, "likelihood:.*'bakup'.*QSFTConfig"),
     "unknown name of stage 1": ({"behaviour": {"learning_rat": 1}}, ConfigError, "behaviour:.*'learning_rat'.*SFTConfig"),
     "not a mapping": ({"likelihood": None}, ConfigError, "likelihood: must hold settings"),
@@ -56,6 +56,13 @@ BAD = {
     "backup": ({"likelihood": {"backup": "min"}}, ConfigError, "backup: 'min'"),
     "gamma": ({"likelihood": {"gamma": 1.5}}, ConfigError, "gamma: 1.5 is outside"),
     "horizon": ({"likelihood": {"horizon": 1}}, DataError, r"data.jsonl: row \d+: has \d turns of the agent, more than"),
+    "horizon and gamma": ({"likelihood": {"horizon": 9, "gamma": 0.9}}, ConfigError, "horizon: 9: .* needs gamma 1"),
+    "batch of none": ({"behaviour": {"per_device_train_batch_size": 0}}, ConfigError, "per_device_train_batch_size: 0"),
+    "rate": ({"behaviour": {"learning_rate": "x"}}, ConfigError, "behaviour: learning_rate: 'x' must be a number"),
+    "bound": ({"likelihood": {"return_low": "x"}}, ConfigError, "likelihood: return_low: 'x' must be a number"),
+    "share": ({"method": "filtered-bc", "likelihood": {}, "filter_share": "all"}, ConfigError, "filter_share: 'all'"),
+    "seed": ({"seed": -1}, ConfigError, "seed: -1 must be a number of at least 0"),
+    "data is a number": ({"data": 5}, ConfigError, "data: 5 is no path"),
     "backup_beta": ({"likelihood": {"backup_beta": 0}}, ConfigError, "backup_beta: 0 must be positive"),
     "support": ({"likelihood": {"support_threshold": 2.0}}, ConfigError, "support threshold: 2.0"),
     "range": ({"likelihood": {"return_low": 3.0, "return_high": 1.0}}, ConfigError, "return range"),
@@ -109,6 +116,26 @@ def test_names_of_settings(data, tmp_path):
         RunSettings.from_dict({"method": "sft", "model": "x"}, "a.yaml")
     made = RunSettings.from_dict({"method": "sft", "data": str(data), "model": "x", "seed": 3}, "a.yaml")
     assert made == RunSettings("sft", data, "x", seed=3)
+
+
+def test_a_horizon_for_turns_that_do_not_cost_alike(tmp_path):
+    """All is lost at the third turn: at the second, the return is below what the last two of three turns can cost."""
+    path = tmp_path / "late.jsonl"
+    turns = [turn for reward in (0.0, 0.0, -6.0) for turn in (Turn("user", "a\n"), Turn("assistant", "b\n", reward))]
+    write_trajectories(path, [Trajectory(turns, "terminated")] * 4)
+    plan = settings(path, likelihood={**STAGE, "horizon": 3, "return_low": -6.0, "return_high": 0.0})
+    match = r"late.jsonl: row 1: turn 2 of the agent is followed by a return of -6, below the -4 that likelihood.horizon"
+    refused(tmp_path / "run", DataError, match, lambda: go(plan, tmp_path / "run"))
+
+
+def test_a_given_model_too_small_for_the_data(data, tmp_path):
+    """It takes stage 1's place, so no training would find out before stage 2's."""
+    small = tiny.make("gpt2", seed=0)
+    small.config.n_positions = 4
+    small.transformer.wpe = torch.nn.Embedding(4, small.config.n_embd)
+    small.save_pretrained(tmp_path / "small")
+    plan = settings(data, behaviour_model=str(tmp_path / "small"))
+    refused(tmp_path / "run", ConfigError, r"row \d+: has \d+ tokens and the model 4 positions", lambda: go(plan, tmp_path / "run"))
 
 
 def test_a_model_smaller_than_its_tokenizer(data, tmp_path):

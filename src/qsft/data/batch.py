@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from qsft.data.images import ImageInputs
+from qsft.errors import DataError
+
 #: ``actions`` holds this where a state has no logged action (the state after a truncated episode's last observation).
 NO_ACTION = -100
 
@@ -32,6 +35,7 @@ class TokenBatch(dict[str, torch.Tensor]):
         returns_to_go: ``[B, S]`` float32, discounted, of the turn that the action belongs to, in reward units.
         support_ids, support_logps: ``[B, S, K]``, only with a support table: the plausible tokens of each state (-1
             where padded) and their log-probabilities under the behaviour model (-inf where padded).
+        pixel_values and the like: only with images, as the model's processor makes them of all images of the batch.
     """
 
 
@@ -43,11 +47,16 @@ class TrajectoryCollator:
         pad_token_id: fills ``input_ids`` on the right.
         gamma: discount used for ``returns_to_go``.
         gamma_per: ``"turn"`` discounts once a turn (the default of the whole library), ``"token"`` at every token.
+        images: of a vision-language model; reads the images of a batch when it is made.
+
+    Raises:
+        DataError: naming the row of an image that cannot be read any more.
     """
 
     pad_token_id: int
     gamma: float = 1.0
     gamma_per: str = "turn"
+    images: ImageInputs | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> TokenBatch:
         states = [self._states(row) for row in rows]
@@ -73,6 +82,14 @@ class TrajectoryCollator:
         batch = TokenBatch({key: torch.from_numpy(value) for key, value in fields.items()})
         batch["input_ids"] = torch.from_numpy(ids)
         batch["attention_mask"] = torch.from_numpy(attention)
+        if self.images is not None:
+            prefixes = [int(state["state_positions"][0]) + 1 for state in states]
+            images = [image for row in rows for image in row["images"]]
+            try:
+                batch.update(self.images.inputs(ids, prefixes, images))
+            except DataError as error:
+                numbers = ", ".join(str(row["episode"] + 1) for row in rows if "episode" in row)
+                raise DataError(f"rows {numbers}: {error}") from None
         if "support_counts" in rows[0]:
             batch.update(_pad_support(rows, width))
         return batch

@@ -25,6 +25,7 @@ import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from qsft.data.codec import Codec, Kind, Segment
+from qsft.data.images import ImageInputs
 from qsft.data.trajectory import AGENT_ROLE, Turn
 from qsft.errors import ConfigError, DataError
 
@@ -34,6 +35,10 @@ _MARK = _SPACE + "\ue000{}\ue001" + _SPACE
 _MARKS = re.compile(f"({_SPACE}?)\ue000(\\d+)\ue001({_SPACE}?)")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _MOST_SKELETONS = 4096
+
+
+#: Role of a message, and how many images stand before its text.
+_Shape = tuple[str, int]
 
 
 class _Rewritten(DataError):
@@ -55,6 +60,8 @@ class ChatFormat:
     Args:
         end_of_turn: the token that ends the agent's message, where the template's own is not a special token. ``None``:
             found in the template.
+        template: ``None``: the tokenizer's own.
+        images: how images are written; ``None``: the messages have none.
 
     Raises:
         ConfigError: the template ends the agent's messages with no special token, or cannot be cut into turns.
@@ -63,12 +70,21 @@ class ChatFormat:
     name = "chat"
     bos = None
 
-    def __init__(self, codec: Codec, end_of_turn: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        end_of_turn: Sequence[str] | None,
+        template: str | None = None,
+        images: ImageInputs | None = None,
+    ) -> None:
         self._tokenizer = codec.tokenizer
-        if self._tokenizer.chat_template is None:
+        if template is None and self._tokenizer.chat_template is None:
             raise ConfigError("format chat: the tokenizer has no chat template; set one, or use format text")
+        self._template = self._tokenizer.get_chat_template(template)
+        self._images = images
+        self._in_parts = images is not None and self._reads_parts(images.placeholder)
         self.prefix_ids: list[int] = []
-        self._skeletons: dict[tuple[str, ...], _Skeleton] = {}
+        self._skeletons: dict[tuple[_Shape, ...], _Skeleton] = {}
         try:
             self._read_template(codec, end_of_turn)
         except DataError as error:
@@ -89,7 +105,7 @@ class ChatFormat:
             DataError: the template refuses these turns or rewrites them.
         """
         history = turns if open_end else turns[:-1]
-        text = self._render([{"role": turn.role, "content": turn.text} for turn in history])
+        text = self._render([self._message(self._shape(turn), turn.text) for turn in history])
         try:
             between, said = self._cut(history, text)
         except _Rewritten:
@@ -117,12 +133,12 @@ class ChatFormat:
         """Cuts the template's text for a history: what stands between the agent's turns, and what it said in each."""
         replies = [self._trim(turn.text) for turn in history if turn.is_agent]
         agents = [i for i, turn in enumerate(history) if turn.is_agent]
-        between = self._strip(_fill(self._skeleton(tuple(turn.role for turn in history)), history))
+        between = self._strip(_fill(self._skeleton(tuple(self._shape(turn) for turn in history)), history))
         said, whole = self._said(text, between, replies)
         if not whole:
             # The template does something to the environment's contents (escapes them, for example): it may.
             marked = [
-                {"role": turn.role, "content": _MARK.format(i) if turn.is_agent else turn.text}
+                self._message(self._shape(turn), _MARK.format(i) if turn.is_agent else turn.text)
                 for i, turn in enumerate(history)
             ]
             between = self._strip(_parse(self._render(marked), agents, len(history)).literals)
@@ -173,33 +189,51 @@ class ChatFormat:
         reply = self._trim(turns[-1].text)
         if not self._lead.strip():
             return self._lead + reply
-        text = self._render([{"role": turn.role, "content": turn.text} for turn in turns], generation_prompt=False)
+        text = self._render([self._message(self._shape(turn), turn.text) for turn in turns], generation_prompt=False)
         prompt = _weave(between, [part + self._tail for part in said])
         return reply if text.startswith(prompt + reply + self._tail) else self._lead + reply
 
-    def _skeleton(self, roles: tuple[str, ...]) -> _Skeleton:
+    def _shape(self, turn: Turn) -> _Shape:
+        return turn.role, 0 if self._images is None else self._images.placeholders(turn)
+
+    def _message(self, shape: _Shape, text: str) -> dict[str, Any]:
+        role, images = shape
+        if self._in_parts:
+            return {"role": role, "content": [*[{"type": "image"}] * images, {"type": "text", "text": text}]}
+        return {"role": role, "content": self._images.placeholder * images + text if self._images else text}
+
+    def _reads_parts(self, placeholder: str) -> bool:
+        """Whether the template writes contents given as a list of parts; some expect text."""
+        parts = [{"type": "image"}, {"type": "text", "text": _MARK.format(0)}]
+        try:
+            text = self._render([{"role": "user", "content": parts}])
+        except (DataError, TypeError):  # a list where it expects text
+            return False
+        return len(_MARKS.findall(text)) == 1 and text.count(placeholder) == 1
+
+    def _skeleton(self, shapes: tuple[_Shape, ...]) -> _Skeleton:
         """The template's text around the contents, after checking that each reply follows exactly its prompt."""
-        if roles in self._skeletons:
-            return self._skeletons[roles]
+        if shapes in self._skeletons:
+            return self._skeletons[shapes]
         if len(self._skeletons) >= _MOST_SKELETONS:
             self._skeletons.clear()
-        agents = [i for i, role in enumerate(roles) if role == AGENT_ROLE]
+        agents = [i for i, (role, _) in enumerate(shapes) if role == AGENT_ROLE]
         shorter: _Skeleton | None = None
-        for stop in (*agents, len(roles)):
-            skeleton = self._skeletons.get(roles[:stop])
+        for stop in (*agents, len(shapes)):
+            skeleton = self._skeletons.get(shapes[:stop])
             if skeleton is None:
-                skeleton = self._marked(roles[:stop])
+                skeleton = self._marked(shapes[:stop])
                 if shorter is not None:
                     self._check_prefix(shorter, skeleton)
-                self._skeletons[roles[:stop]] = skeleton
+                self._skeletons[shapes[:stop]] = skeleton
             shorter = skeleton
-        return self._skeletons[roles]
+        return self._skeletons[shapes]
 
-    def _marked(self, roles: tuple[str, ...]) -> _Skeleton:
-        if not roles:
+    def _marked(self, shapes: tuple[_Shape, ...]) -> _Skeleton:
+        if not shapes:
             raise DataError("nothing stands before the agent's first turn; put a user or system message first")
-        messages = [{"role": role, "content": _MARK.format(i)} for i, role in enumerate(roles)]
-        return _parse(self._render(messages), range(len(roles)), len(roles))
+        messages = [self._message(shape, _MARK.format(i)) for i, shape in enumerate(shapes)]
+        return _parse(self._render(messages), range(len(shapes)), len(shapes))
 
     def _check_prefix(self, shorter: _Skeleton, longer: _Skeleton) -> None:
         """The prompt of a turn must be what stands before that turn later on."""
@@ -213,8 +247,8 @@ class ChatFormat:
         self._strip(longer.literals[turn : turn + 2])
 
     def _read_template(self, codec: Codec, end_of_turn: Sequence[str] | None) -> None:
-        prompt = self._marked(("user",))
-        whole = self._marked(("user", AGENT_ROLE, "user"))
+        prompt = self._marked((("user", 0),))
+        whole = self._marked((("user", 0), (AGENT_ROLE, 0), ("user", 0)))
         self._prompt_tail = prompt.literals[1]
         if not whole.literals[1].startswith(self._prompt_tail) or whole.literals[0] != prompt.literals[0]:
             raise ConfigError(
@@ -227,7 +261,7 @@ class ChatFormat:
         if end_of_turn is None:
             # A special token that only opens the next message would also stand here; at the end of a chat it does not.
             last = self._render(
-                [{"role": "user", "content": "a"}, {"role": AGENT_ROLE, "content": _MARK.format(0)}], False
+                [self._message(("user", 0), "a"), self._message((AGENT_ROLE, 0), _MARK.format(0))], False
             )
             closing = _parse(last, [0], 1).literals[1]
             tokens = [str(token) for token in self._tokenizer.added_tokens_decoder.values()]
@@ -253,14 +287,13 @@ class ChatFormat:
         self.end_of_turn = {token: end_id}
 
     def _check_generation_blocks(self) -> None:
-        template = self._tokenizer.get_chat_template()
-        if not _GENERATION.search(template):
+        if not _GENERATION.search(self._template):
             return
         roles = ("user", AGENT_ROLE, "user", AGENT_ROLE, "user")
-        chat = [{"role": role, "content": _MARK.format(i)} for i, role in enumerate(roles)]
+        chat = [self._message((role, 0), _MARK.format(i)) for i, role in enumerate(roles)]
         variables: dict[str, Any] = dict(self._tokenizer.special_tokens_map)
         rendered: Any = render_jinja_template(
-            conversations=[chat], chat_template=template, return_assistant_tokens_mask=True, **variables
+            conversations=[chat], chat_template=self._template, return_assistant_tokens_mask=True, **variables
         )
         (text,), (blocks,) = rendered
         inside = [int(mark[2]) for start, stop in blocks for mark in _MARKS.finditer(text[start:stop])]
@@ -300,7 +333,7 @@ class ChatFormat:
     def _render(self, messages: list[dict[str, Any]], generation_prompt: bool = True) -> str:
         try:
             text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation_prompt
+                messages, chat_template=self._template, tokenize=False, add_generation_prompt=generation_prompt
             )
         except jinja2.TemplateError as error:
             raise DataError(

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from qsft.data.files import PathLike, RowFile, replacing
+from qsft.data.images import with_paths
 from qsft.data.progress import RowProgress
 from qsft.data.rows import trajectory_from_row
 from qsft.data.tokenize import TokenColumns, TrajectoryTokenizer
@@ -31,6 +32,8 @@ FEATURES = datasets.Features(
         "episode": datasets.Value("int64"),
     }
 )
+#: Of rows that were made with a processor: the files of their images.
+IMAGE_FEATURES = datasets.Features({**FEATURES, "images": datasets.List(datasets.Value("string"))})
 _ROWS_A_BATCH = 500
 
 
@@ -49,7 +52,8 @@ def tokenize_file(
 
     Returns:
         a dataset with the columns of :meth:`TrajectoryTokenizer.__call__` and ``episode``, the index of the row in the
-        source, from 0.
+        source, from 0; with a processor also ``images``, the absolute paths of the row's images, which stand in a file
+        relative to its folder. Pixels are never stored.
 
     Raises:
         DataError: naming file, row, field and remedy; no file is left then.
@@ -62,6 +66,8 @@ def tokenize_file(
     settings = trajectory_tokenizer.fingerprint()
     if isinstance(source, str | Path) or hasattr(source, "__fspath__"):
         file = RowFile(source)  # type: ignore[arg-type]
+        if trajectory_tokenizer.images is not None:
+            settings += f" {file.folder.resolve()}"  # the images' paths are part of the rows
         path = folder / f"tokens-{_key(settings, _content_hash(file.path))}.arrow"
         if not path.exists():
             with RowProgress(f"Tokenising {file.path.name}", file.fraction) as progress:
@@ -69,7 +75,7 @@ def tokenize_file(
     else:
         making = folder / f"tokens-{os.getpid()}.arrow"
         with RowProgress("Tokenising") as progress:
-            numbered = ((f"trajectory {i}", trajectory) for i, trajectory in enumerate(source, 1))
+            numbered = ((f"trajectory {i}", with_paths(each, Path())) for i, each in enumerate(source, 1))
             _write(making, numbered, trajectory_tokenizer, progress)
         path = folder / f"tokens-{_key(settings, _content_hash(making))}.arrow"
         making.replace(path)
@@ -131,7 +137,7 @@ def filter_top(dataset: datasets.Dataset, share: float, seed: int = 0) -> datase
 def _from_file(file: RowFile) -> Iterator[tuple[str, Trajectory]]:
     for number, row in file:
         where = file.where(number)
-        yield where, trajectory_from_row(row, where)
+        yield where, with_paths(trajectory_from_row(row, where), file.folder)
 
 
 def _write(
@@ -142,7 +148,7 @@ def _write(
 ) -> None:
     rows = iter(numbered)
     written = 0
-    schema = FEATURES.arrow_schema
+    schema = (FEATURES if trajectory_tokenizer.images is None else IMAGE_FEATURES).arrow_schema
     with replacing(path) as file, pa.ipc.new_stream(file, schema) as stream:
         while batch := list(islice(rows, _ROWS_A_BATCH)):
             names = [name for name, _ in batch]
@@ -156,17 +162,17 @@ def _write(
 
 def _record_batch(columns: TokenColumns, start: int, schema: pa.Schema) -> pa.RecordBatch:
     tokens = _offsets(columns.lengths)
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.ListArray.from_arrays(tokens, columns.input_ids),
-            pa.ListArray.from_arrays(tokens, columns.agent_mask),
-            pa.ListArray.from_arrays(tokens, columns.turn_end),
-            pa.ListArray.from_arrays(_offsets(columns.turn_counts), columns.turn_rewards),
-            pa.array(columns.terminated),
-            pa.array(np.arange(start, start + len(columns.lengths))),
-        ],
-        schema=schema,
-    )
+    arrays = [
+        pa.ListArray.from_arrays(tokens, columns.input_ids),
+        pa.ListArray.from_arrays(tokens, columns.agent_mask),
+        pa.ListArray.from_arrays(tokens, columns.turn_end),
+        pa.ListArray.from_arrays(_offsets(columns.turn_counts), columns.turn_rewards),
+        pa.array(columns.terminated),
+        pa.array(np.arange(start, start + len(columns.lengths))),
+    ]
+    if columns.images is not None:
+        arrays.append(pa.array(columns.images, pa.list_(pa.string())))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _offsets(lengths: np.ndarray) -> pa.Array:

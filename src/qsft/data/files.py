@@ -62,6 +62,11 @@ class RowFile:
         """How much of the file has been read, from 0 to 1."""
         return self._done / self._total if self._total else 0.0
 
+    @property
+    def folder(self) -> Path:
+        """What the paths of images are relative to."""
+        return self.path if self.path.is_dir() else self.path.parent
+
     def where(self, number: int) -> str:
         """How errors name a row."""
         return f"{self.path}: row {number}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qsft.data.codec import Segment
+from qsft.data.images import tokenizer_of
 from qsft.data.trajectory import Trajectory, Turn
 from qsft.errors import ConfigError
 
@@ -52,9 +53,9 @@ def return_levels(trajectories: Iterable[Trajectory], most: int) -> tuple[list[f
 
 
 def add_return_tokens(tokenizer: PreTrainedTokenizerBase, levels: Sequence[float]) -> Any:
-    """A copy of the tokenizer with one special token a level."""
+    """A copy of the tokenizer, or processor, with one special token a level."""
     extended = copy.deepcopy(tokenizer)
-    extended.add_tokens([_text(level) for level in levels], special_tokens=True)
+    tokenizer_of(extended).add_tokens([_text(level) for level in levels], special_tokens=True)
     return extended
 
 

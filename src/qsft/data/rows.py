@@ -104,6 +104,10 @@ def trajectory_to_row(trajectory: Trajectory, where: str = "trajectory") -> dict
             )
         message: dict[str, Any] = {"role": turn.role, "content": turn.text}
         if turn.images:
+            if any(isinstance(image, bytes) for image in turn.images):
+                raise DataError(
+                    f"{where}: turn {number}: has a picture in memory; write it to a file and give its path"
+                )
             message["images"] = list(turn.images)
         messages.append(message)
     if not rewards:

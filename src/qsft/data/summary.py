@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qsft.data.files import PathLike, RowFile
+from qsft.data.images import with_paths
 from qsft.data.progress import RowProgress
 from qsft.data.rows import trajectory_from_row
 from qsft.data.trajectory import Trajectory
@@ -176,4 +177,4 @@ def _checked(file: RowFile) -> Iterator[tuple[str, Trajectory, bool]]:
     for number, row in file:
         where = file.where(number)
         trajectory = trajectory_from_row(row, where)
-        yield where, trajectory, row.get("ended") is not None
+        yield where, with_paths(trajectory, file.folder), row.get("ended") is not None

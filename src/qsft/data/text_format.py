@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qsft.data.codec import Codec, Kind, Segment
+from qsft.data.images import ImageInputs
 from qsft.data.trajectory import Turn
 from qsft.errors import ConfigError, DataError
 
@@ -21,16 +22,21 @@ class TextFormat:
     Args:
         end_of_turn: texts that are one token each. ``None``: the newline, and the tokenizer's eos.
         bos: begin with the tokenizer's bos token; ``None``: if it has one.
+        images: how images are written; they stand before their turn's text unless that says where.
     """
 
     name = "text"
 
-    def __init__(self, codec: Codec, end_of_turn: Sequence[str] | None, bos: bool | None) -> None:
+    def __init__(
+        self, codec: Codec, end_of_turn: Sequence[str] | None, bos: bool | None, images: ImageInputs | None = None
+    ) -> None:
         tokenizer = codec.tokenizer
         if bos and tokenizer.bos_token_id is None:
             raise ConfigError("bos: the tokenizer has no bos token; set one, or leave bos out")
         self.bos = tokenizer.bos_token_id is not None if bos is None else bos
-        self.prefix_ids = [tokenizer.bos_token_id] if self.bos else []
+        self._images = images
+        self._inner_bos = tokenizer.bos_token if self.bos and images is not None and images.bos_behind else None
+        self.prefix_ids = [tokenizer.bos_token_id] if self.bos and self._inner_bos is None else []
         after = _context(codec)
         self.after: dict[Kind, str] = {"start": after, "environment": after, "agent": after}
         self.end_of_turn = _ends(codec, end_of_turn, after)
@@ -42,7 +48,17 @@ class TextFormat:
 
     def segments(self, turns: Sequence[Turn], open_end: bool, training: bool = True) -> list[Segment]:
         """One segment a turn. Whether the agent is to speak next, and why this is asked, makes no difference here."""
-        return [Segment("agent" if turn.is_agent else "environment", turn.text) for turn in turns]
+        segments = [Segment("agent" if turn.is_agent else "environment", self._shown(turn)) for turn in turns]
+        if self._inner_bos is not None and segments and segments[0].kind == "environment":
+            assert self._images is not None
+            before, placeholder, rest = segments[0].text.rpartition(self._images.placeholder)
+            segments[0] = Segment("environment", f"{before}{placeholder}{self._inner_bos}{rest}")
+        return segments
+
+    def _shown(self, turn: Turn) -> str:
+        if self._images is None:
+            return turn.text
+        return self._images.placeholder * self._images.placeholders(turn) + turn.text
 
     def split_reply(self, text: str) -> tuple[str, int]:
         """The text of an agent turn before its end-of-turn token, and that token."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from qsft.data.chat_format import ChatFormat
 from qsft.data.codec import Codec, Segment
+from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.return_tokens import ReturnTokens
 from qsft.data.segment_ids import SegmentIds
 from qsft.data.text_format import TextFormat
@@ -19,7 +20,7 @@ from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 FORMATS = ("auto", "chat", "text")
 
@@ -36,6 +37,7 @@ class TokenColumns:
         turn_rewards: ``[sum of turn_counts]`` float64, one for each agent turn that was kept.
         turn_counts: ``[B]`` int64, agent turns of each trajectory.
         terminated: ``[B]`` bool.
+        images: paths of each trajectory's images, in order; ``None``: the tokenizer knows no images.
     """
 
     input_ids: np.ndarray
@@ -45,6 +47,22 @@ class TokenColumns:
     turn_rewards: np.ndarray
     turn_counts: np.ndarray
     terminated: np.ndarray
+    images: list[list[str]] | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A history as a model reads it.
+
+    Attributes:
+        input_ids: its tokens.
+        prefix: how many of them stand before the agent's first; all where it has not spoken yet.
+        images: those of the turns that were kept, in order.
+    """
+
+    input_ids: list[int]
+    prefix: int
+    images: tuple[str | bytes, ...] = ()
 
 
 class TrajectoryTokenizer:
@@ -56,7 +74,8 @@ class TrajectoryTokenizer:
     prompt, in the chat format), which its value is bootstrapped from.
 
     Args:
-        tokenizer: any Hugging Face tokenizer.
+        tokenizer: any Hugging Face tokenizer, or the processor of a vision-language model: then turns may have images
+            (:class:`qsft.data.images.ImageInputs`).
         format: ``"chat"`` uses the tokenizer's chat template, ``"text"`` joins the turns' texts, ``"auto"`` is
             ``"chat"`` where there is a template.
         max_length: longest row in tokens. A longer trajectory loses its oldest exchanges (the environment's turns and
@@ -76,7 +95,7 @@ class TrajectoryTokenizer:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | ProcessorMixin,
         format: str = "auto",
         max_length: int | None = None,
         end_of_turn: str | Sequence[str] | None = None,
@@ -87,21 +106,26 @@ class TrajectoryTokenizer:
             raise ConfigError(f"format: {format!r}; use one of {', '.join(FORMATS)}")
         if max_length is not None and max_length < 2:
             raise ConfigError(f"max_length: {max_length}; give at least 2 tokens, or leave it out")
+        self.processor = tokenizer
+        self.tokenizer = tokenizer_of(tokenizer)
+        self.images = image_inputs(tokenizer)
+        template = getattr(tokenizer, "chat_template", None) or self.tokenizer.chat_template
         if format == "auto":
-            format = "chat" if tokenizer.chat_template is not None else "text"
+            format = "chat" if template is not None else "text"
         if format == "chat" and bos is not None:
             raise ConfigError("bos: the chat template decides this in format chat; leave bos out")
-        self.tokenizer = tokenizer
         self.max_length = max_length
-        self._codec = Codec(tokenizer)
+        self._codec = Codec(self.tokenizer)
         ends = [end_of_turn] if isinstance(end_of_turn, str) else end_of_turn
         self._format: ChatFormat | TextFormat = (
-            ChatFormat(self._codec, ends) if format == "chat" else TextFormat(self._codec, ends, bos)
+            ChatFormat(self._codec, ends, template, self.images)
+            if format == "chat"
+            else TextFormat(self._codec, ends, bos, self.images)
         )
         self._end_ids = set(self._format.end_of_turn.values())
         self._prefix = Segment("start", ""), np.array(self._format.prefix_ids, np.int32)
         self._ids = SegmentIds(self._codec, self._format)
-        self.returns = None if return_levels is None else ReturnTokens(tokenizer, return_levels)
+        self.returns = None if return_levels is None else ReturnTokens(self.tokenizer, return_levels)
 
     @property
     def format(self) -> str:
@@ -119,18 +143,21 @@ class TrajectoryTokenizer:
         Returns:
             ``input_ids``, ``agent_mask`` (1: the agent produced the token, its end of turn included), ``turn_end`` (1:
             last token of an agent turn), all lists of T ints; ``turn_rewards``, a list with one float for each agent
-            turn kept; ``terminated``, a bool. The first token is never the agent's.
+            turn kept; ``terminated``, a bool; with a processor ``images``, the paths of the images in the order of
+            their tokens. The first token is never the agent's.
 
         Raises:
             DataError: see :meth:`batch`.
         """
         columns = self.batch([trajectory])
+        images = {} if columns.images is None else {"images": columns.images[0]}
         return {
             "input_ids": columns.input_ids.tolist(),
             "agent_mask": columns.agent_mask.tolist(),
             "turn_end": columns.turn_end.tolist(),
             "turn_rewards": columns.turn_rewards.tolist(),
             "terminated": bool(columns.terminated[0]),
+            **images,
         }
 
     def batch(self, trajectories: Sequence[Trajectory], where: Callable[[int], str] | None = None) -> TokenColumns:
@@ -140,9 +167,11 @@ class TrajectoryTokenizer:
             where: gives how errors name the i-th trajectory.
 
         Raises:
-            DataError: an unfinished trajectory; images; nothing before the agent's first token; an agent's text that
-                does not end with an end of turn, holds one before its end, or that the tokenizer has no tokens for; a
-                last exchange longer than ``max_length``; a chat template that refuses or rewrites the history.
+            DataError: an unfinished trajectory; nothing before the agent's first token; an agent's text that does not
+                end with an end of turn, holds one before its end, or that the tokenizer has no tokens for; a last
+                exchange longer than ``max_length``; a chat template that refuses or rewrites the history; images
+                without a processor, that cannot be read, or that are not files; another number of image placeholders
+                than images.
         """
         self._ids.forget()
         ids: list[np.ndarray] = []
@@ -151,6 +180,7 @@ class TrajectoryTokenizer:
         lengths: list[int] = []
         rewards: list[float] = []
         counts: list[int] = []
+        images: list[list[str]] = []
         plans = [_located(self._plan, (trajectory,), where, i) for i, trajectory in enumerate(trajectories)]
         self._ids.encode(segment for _, _, segments in plans for segment in segments)
         for i, (turns, open_end, segments) in enumerate(plans):
@@ -166,6 +196,7 @@ class TrajectoryTokenizer:
             kept = [turn.reward for turn in turns if turn.reward is not None]
             rewards.extend(kept)
             counts.append(len(kept))
+            images.append([str(image) for turn in turns for image in turn.images])
         agent = np.array(agents, np.int8)
         mask = np.repeat(agent, sizes)
         turn_end = np.zeros(len(mask), np.int8)
@@ -178,10 +209,15 @@ class TrajectoryTokenizer:
             turn_rewards=np.array(rewards, np.float64),
             turn_counts=np.array(counts, np.int64),
             terminated=np.array([trajectory.ended == "terminated" for trajectory in trajectories], bool),
+            images=None if self.images is None else images,
         )
 
     def prompt(self, trajectory: Trajectory, reply_tokens: int = 0, target_return: float | None = None) -> list[int]:
-        """The ids that a model continues with the agent's next turn.
+        """The ids that a model continues with the agent's next turn: those of :meth:`read`."""
+        return self.read(trajectory, reply_tokens, target_return).input_ids
+
+    def read(self, trajectory: Trajectory, reply_tokens: int = 0, target_return: float | None = None) -> Prompt:
+        """A history as the model reads it that continues it with the agent's next turn.
 
         Args:
             trajectory: a history in which the agent is to speak next; ``ended`` is not read, and rewards only with
@@ -201,17 +237,23 @@ class TrajectoryTokenizer:
         if target_return is not None and self.returns is None:
             raise ConfigError("target_return: only a policy trained with return tokens can be asked for a return")
         self._ids.forget()
-        turns = trajectory.turns
-        _check_images(turns)
-        segments = self._format.segments(turns, True, training=False)
+        turns = trajectory.turns if self.images is None else self.images.without_strays(trajectory.turns)
+        self._check_images(turns)
+        segments = self._segments(turns, True, training=False)
         self._ids.encode(segments)
         limit = None if self.max_length is None else self.max_length - reply_tokens
         to_go = self.returns.wanted(turns, target_return) if self.returns is not None else []
-        _, pieces = self._fit(turns, True, segments, limit, False, to_go)
-        ids = [token for _, piece in pieces for token in piece.tolist()]
+        shown, pieces = self._fit(turns, True, segments, limit, False, to_go)
+        ids: list[int] = []
+        prefix: int | None = None
+        for segment, piece in pieces:
+            if segment.kind == "agent" and prefix is None:
+                prefix = len(ids)
+            ids += piece.tolist()
         if not ids:
             raise DataError("the history is empty; begin with an environment turn, or use a tokenizer with a bos token")
-        return ids
+        images = tuple(image for turn in shown for image in turn.images)
+        return Prompt(ids, len(ids) if prefix is None else prefix, images)
 
     def reply(self, trajectory: Trajectory, text: str) -> list[int]:
         """The ids of a candidate reply to a history, its end of turn included.
@@ -222,6 +264,8 @@ class TrajectoryTokenizer:
             DataError: a reply, or a history, that training would refuse.
         """
         self._ids.forget()
+        if self.images is not None and self.images.placeholder in text:
+            raise DataError(f"the reply holds an image placeholder ({self.images.placeholder}); take it out")
         said = self._format.segments([*trajectory.turns, Turn(AGENT_ROLE, text)], open_end=False)[-1]
         self._ids.encode([said])
         return self._ids.lookup([said], training=True)[0][1].tolist()
@@ -242,7 +286,7 @@ class TrajectoryTokenizer:
         return self._format.join_reply(self._codec.decode(body, self._format.after["agent"]), end)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings, as JSON can hold them; the tokenizer itself is saved by its own ``save_pretrained``."""
+        """The settings, as JSON can hold them; tokenizer or processor is saved by its own ``save_pretrained``."""
         settings = {
             "format": self.format,
             "max_length": self.max_length,
@@ -252,7 +296,9 @@ class TrajectoryTokenizer:
         return settings if self.returns is None else {**settings, "return_levels": self.returns.levels.tolist()}
 
     @classmethod
-    def from_dict(cls, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]) -> TrajectoryTokenizer:
+    def from_dict(
+        cls, tokenizer: PreTrainedTokenizerBase | ProcessorMixin, settings: dict[str, Any]
+    ) -> TrajectoryTokenizer:
         """Rebuilds what :meth:`to_dict` described.
 
         Raises:
@@ -264,14 +310,17 @@ class TrajectoryTokenizer:
         return cls(tokenizer, **settings)
 
     def fingerprint(self) -> str:
-        """A hash of everything that decides the ids: the settings, the vocabulary and the chat template."""
+        """A hash of everything that decides the ids: settings, vocabulary, chat template and processor."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None:
             state = json.loads(backend.to_str())
             state["padding"] = state["truncation"] = None  # Set by unrelated calls; no part of the vocabulary.
         else:
             state = [sorted(self.tokenizer.get_vocab().items()), sorted(self.tokenizer.get_added_vocab().items())]
-        described = [self.to_dict(), state, self.tokenizer.chat_template, self.tokenizer.special_tokens_map]
+        template = getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template
+        described = [self.to_dict(), state, template, self.tokenizer.special_tokens_map]
+        if self.images is not None:
+            described.append(self.images.fingerprint())
         return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     def _plan(self, trajectory: Trajectory) -> tuple[Sequence[Turn], bool, list[Segment]]:
@@ -279,7 +328,7 @@ class TrajectoryTokenizer:
         turns = trajectory.turns
         if trajectory.ended is None:
             raise DataError("the episode has not ended; set ended to terminated or truncated")
-        _check_images(turns)
+        self._check_images(turns)
         last = -1
         for i, turn in enumerate(turns):
             if turn.is_agent:
@@ -291,7 +340,26 @@ class TrajectoryTokenizer:
         open_end = trajectory.ended == "truncated" and last < len(turns) - 1
         if not open_end:
             turns = turns[: last + 1]
-        return turns, open_end, self._format.segments(turns, open_end)
+        if any(isinstance(image, bytes) for turn in turns for image in turn.images):
+            raise DataError("has pictures in memory; write them to files (qsft collect does) and give their paths")
+        return turns, open_end, self._segments(turns, open_end, training=True, check=True)
+
+    def _segments(self, turns: Sequence[Turn], open_end: bool, training: bool, check: bool = False) -> list[Segment]:
+        segments = self._format.segments(turns, open_end, training)
+        return segments if self.images is None else self.images.expand(segments, turns, check)
+
+    def _check_images(self, turns: Sequence[Turn]) -> None:
+        for number, turn in enumerate(turns, 1):
+            if self.images is not None:
+                try:
+                    self.images.placeholders(turn)
+                except DataError as error:
+                    raise DataError(f"turn {number}: {error}") from None
+            elif turn.images:
+                raise DataError(
+                    f"turn {number}: has images, and a tokenizer reads text only; give a vision-language model and its "
+                    "processor, or drop them"
+                )
 
     def _fit(
         self,
@@ -314,7 +382,7 @@ class TrajectoryTokenizer:
             while low < high:
                 middle = (low + high) // 2
                 shorter = [*turns[:header], *turns[cuts[middle] :]]
-                segments = self._format.segments(shorter, open_end, training)
+                segments = self._segments(shorter, open_end, training)
                 self._ids.encode(segments)
                 pieces = self._pieces(segments, training, to_go)
                 if _size(pieces) <= limit:
@@ -350,14 +418,6 @@ def _located(
         return function(*arguments)
     except DataError as error:
         raise error if where is None else DataError(f"{where(i)}: {error}") from None
-
-
-def _check_images(turns: Sequence[Turn]) -> None:
-    for i, turn in enumerate(turns):
-        if turn.images:
-            raise DataError(
-                f"turn {i + 1}: has images, and a tokenizer reads text only; use a model that sees, or drop them"
-            )
 
 
 def _size(pieces: Iterable[tuple[Segment, np.ndarray]]) -> int:

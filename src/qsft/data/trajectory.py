@@ -19,13 +19,14 @@ class Turn:
         role: ``"assistant"`` for the agent; ``"system"``, ``"user"`` or ``"tool"`` for the environment.
         text: what was said, exactly. Games keep their newlines.
         reward: reward the agent received for this turn (agent turns only; ``None`` while it is not known yet).
-        images: paths of the images that the message shows, in order.
+        images: the images that the message shows, in order: paths of files, or (of an episode in play) the content of
+            such files.
     """
 
     role: str
     text: str
     reward: float | None = None
-    images: tuple[str, ...] = ()
+    images: tuple[str | bytes, ...] = ()
 
     @property
     def is_agent(self) -> bool:

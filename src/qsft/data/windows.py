@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from qsft.data.trajectory import Trajectory, Turn
 from qsft.errors import ConfigError
+
+# Large, and of no use to a model; the whole episodes keep them.
+_LEFT_OUT = ("states", "vectors")
+
+
+def settled_windows(trajectory: Trajectory, turns: int) -> list[Trajectory]:
+    """:func:`windows` that know the return behind them, for methods that learn from returns.
+
+    A piece that the trajectory goes on after is ``terminated``: to the reward of its last agent turn is added all that
+    followed, undiscounted, and what the environment said then is left out. So the return-to-go at every turn is the
+    trajectory's, and a backup reaches as far as the piece does. Parameters and errors are those of :func:`windows`.
+    """
+    rewards = trajectory.rewards
+    pieces = windows(trajectory, turns)
+    for number, piece in enumerate(pieces[:-1], 1):
+        last = max(i for i, turn in enumerate(piece.turns) if turn.is_agent)
+        settled = replace(piece.turns[last], reward=sum(rewards[turns * number - 1 :]))
+        pieces[number - 1] = Trajectory([*piece.turns[:last], settled], "terminated", piece.metadata)
+    return pieces
 
 
 def windows(trajectory: Trajectory, turns: int) -> list[Trajectory]:
@@ -16,7 +37,7 @@ def windows(trajectory: Trajectory, turns: int) -> list[Trajectory]:
     Each piece begins with what the environment said before its first agent turn and ends with what it said after its
     last; all but the last are ``truncated``, so the value after them is bootstrapped from there. System turns at the
     start are repeated in all of them. Their metadata is the trajectory's, with ``window`` (a number, from 0) and
-    without ``states``.
+    without ``states`` and ``vectors``.
 
     Args:
         trajectory: finished; agent turns with a turn of the environment before each, as episodes of qsft's environments
@@ -32,7 +53,7 @@ def windows(trajectory: Trajectory, turns: int) -> list[Trajectory]:
     while start < len(trajectory.turns) and trajectory.turns[start].role == "system":
         start += 1
     system, rest = trajectory.turns[:start], trajectory.turns[start:]
-    metadata = {name: value for name, value in trajectory.metadata.items() if name != "states"}
+    metadata = {name: value for name, value in trajectory.metadata.items() if name not in _LEFT_OUT}
     pieces: list[Trajectory] = []
     piece: list[Turn] = []
     spoken = 0

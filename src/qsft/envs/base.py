@@ -1,8 +1,8 @@
-"""What every qsft environment is: gymnasium's shape with text (or images) in and text (or a vector) out."""
+"""What every qsft environment is: gymnasium's shape with text (or pictures) in and text (or a vector) out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import gymnasium
@@ -38,7 +38,8 @@ class Environment(gymnasium.Env):
 
     ``reset(seed=..., options=...) -> observation, info`` and
     ``step(action) -> observation, reward, terminated, truncated, info``. Each instance owns its random generator
-    (``self.np_random``, seeded by ``reset``). ``options`` can pin everything that is otherwise drawn, so that any
+    (``self.np_random``, seeded by ``reset``). An observation is a text, a picture (uint8 ``[height, width, 3]``), or
+    ``{"text": str, "image": picture}``. ``options`` can pin everything that is otherwise drawn, so that any
     episode can be replayed. The ``info`` of an episode's last step holds ``success`` (bool) and the values of all
     ``reset_options``; before that, ``info`` holds nothing that a player must not know.
 
@@ -49,6 +50,7 @@ class Environment(gymnasium.Env):
         reset_options: what ``reset(options=...)`` understands; together these pin an episode.
         return_range: ``(low, high)``, bounds on the undiscounted return-to-go from any state that can be reached.
         max_turns: agent turns after which an episode is over.
+        thoughts: whether a thought may stand before an action (:mod:`qsft.data.thoughts`).
     """
 
     name: ClassVar[str]
@@ -56,6 +58,7 @@ class Environment(gymnasium.Env):
     reset_options: ClassVar[tuple[str, ...]] = ()
     return_range: tuple[float, float]
     max_turns: int
+    thoughts: ClassVar[bool] = False
     _playing: bool = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -83,6 +86,11 @@ class Environment(gymnasium.Env):
         if not isinstance(action, str):
             raise EpisodeError(f"{self.name}: an action is a str, got {type(action).__name__}")
 
+    @classmethod
+    def kind(cls, metadata: Mapping[str, Any]) -> str | None:
+        """The kind of an episode, from its metadata, for tables that tell kinds apart; ``None``: there is one kind."""
+        return None
+
     def symbols(self, whole_actions: bool = False) -> list[str]:
         """All symbols of the texts, from which a word-level tokenizer can be built.
 
@@ -93,6 +101,14 @@ class Environment(gymnasium.Env):
             ConfigError: the environment has no closed set of them.
         """
         raise ConfigError(f"{self.name}: its texts have no closed set of symbols; use a tokenizer of words' parts")
+
+    def corpus(self, texts: int, seed: int = 0) -> Iterator[Trajectory]:
+        """Texts in the language of the game but not of games, to pretrain a model on: one agent turn each.
+
+        Raises:
+            ConfigError: the environment has none.
+        """
+        raise ConfigError(f"{self.name}: has no texts to pretrain on; give a model that knows its language")
 
     def typed_action(self, text: str) -> str:
         """The action that a person means who typed ``text`` (without its newline)."""

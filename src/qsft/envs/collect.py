@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qsft.data.images import picture_folder, save_pictures
 from qsft.data.progress import RowProgress
 from qsft.data.rows import trajectory_to_row
 from qsft.data.trajectory import Trajectory
@@ -108,15 +109,16 @@ def collect_to_file(
     """Plays ``episodes`` episodes (at least 1) into a new file; the rest is as for :class:`Collection`.
 
     They are gathered in ``NAME.partial.jsonl`` beside the file, which takes the file's name at the end. When it is
-    there already, an interrupted collection is continued: the file comes out the same to the byte.
+    there already, an interrupted collection is continued: the file comes out the same to the byte. Pictures are written
+    to the folder ``NAME-images`` beside it (:func:`qsft.data.images.save_pictures`).
 
     Args:
         out: a ``.jsonl`` or ``.parquet`` file that does not exist yet.
 
     Raises:
         ConfigError: at once.
-        DataError: ``out`` exists or has another ending; what was gathered before was made with other arguments; the
-            disk is full. What was gathered so far is kept.
+        DataError: ``out``, or the folder of its pictures, exists; it has another ending; what was gathered before was
+            made with other arguments; the disk is full. What was gathered so far is kept.
     """
     # Only here: reading and writing files brings in pyarrow and datasets, which playing does not need.
     from qsft.data.files import append_trajectories, load_trajectories, write_trajectories
@@ -128,10 +130,16 @@ def collect_to_file(
         raise DataError(f"{out}: exists already; delete it or choose another file")
     collection = Collection(env_name, policy, seed, env_options)
     partial = out.with_suffix(".partial.jsonl")
-    done = _resume(partial, collection, _at_least_one(episodes))
+    pictures = picture_folder(out)
+    if pictures.exists() and not partial.exists():
+        raise DataError(
+            f"{pictures}: exists already, and the pictures would go there; delete it or choose another file"
+        )
+    done = _resume(partial, collection, _at_least_one(episodes), pictures)
+    append_trajectories(partial, [])  # pictures without it would look like those of another file
     with RowProgress(f"Collecting {out.name}", lambda: done / episodes) as progress:
         for block in _blocks(collection, done, episodes):
-            append_trajectories(partial, block)
+            append_trajectories(partial, [save_pictures(each, pictures) for each in block])
             done += len(block)
             progress.advance(len(block))
     if out.suffix == ".jsonl":
@@ -150,7 +158,7 @@ def _blocks(collection: Collection, start: int, stop: int) -> Iterator[list[Traj
         start += len(block)
 
 
-def _resume(partial: Path, collection: Collection, episodes: int) -> int:
+def _resume(partial: Path, collection: Collection, episodes: int, pictures: Path) -> int:
     """Cuts what was gathered before back to whole rows, at most ``episodes``, and returns their number."""
     if not partial.exists():
         return 0
@@ -163,7 +171,7 @@ def _resume(partial: Path, collection: Collection, episodes: int) -> int:
             rows, size, last = rows + 1, size + len(line), line
     if rows:
         number, index = divmod(rows - 1, collection.block_size)
-        expected = json.dumps(trajectory_to_row(collection.block(number)[index]))
+        expected = json.dumps(trajectory_to_row(save_pictures(collection.block(number)[index], pictures)))
         try:
             same = json.loads(last) == json.loads(expected)
         except ValueError:

@@ -19,6 +19,7 @@ ENVIRONMENTS: dict[str, str] = {
     "chess": "qsft.envs.chess.env:Chess",
     "endgames": "qsft.envs.chess.endgames:Endgames",
     "alfworld": "qsft.envs.alfworld.env:ALFWorld",
+    "alfworld-image": "qsft.envs.alfworld.images:ALFWorldImage",
     "maze": "qsft.envs.maze.env:MazeGame",
     "guess-my-city": "qsft.envs.guess_my_city.env:GuessMyCity",
     "text-nav": "qsft.envs.text_nav.env:TextNav",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
+from qsft.data.images import png
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.envs.base import EpisodeError
 from qsft.errors import ConfigError
@@ -56,7 +57,7 @@ def play(
 
     Raises:
         EpisodeError: the policy did not return one text for each history.
-        ConfigError: an observation that is not text, or a last info without ``success``.
+        ConfigError: an observation of another kind (:func:`observed`), or a last info without ``success``.
     """
     starts = enumerate(seeds)
     playing: list[Game] = []
@@ -122,6 +123,35 @@ def env_name(env: gymnasium.Env) -> str:
     return str(_attribute(env, "name", type(env.unwrapped).__name__))
 
 
+def observed(observation: Any, name: str) -> Turn:
+    """What an environment shows as a turn; pictures become the content of PNG files.
+
+    Args:
+        observation: a text; pictures, ``[height, width, 3]`` or several of one size ``[n, height, width, 3]``, uint8; or
+            ``{"text": ..., "image": ...}`` with both.
+        name: of the environment, for errors.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if isinstance(observation, str):
+        return Turn("user", observation)
+    parts = observation if isinstance(observation, Mapping) else {"image": observation}
+    text, pictures = parts.get("text", ""), parts.get("image")
+    if not (isinstance(text, str) and isinstance(pictures, np.ndarray) and parts.keys() <= {"text", "image"}):
+        raise ConfigError(
+            f"environment {name}: its observation is a {type(observation).__name__}: rollout needs text, a picture, or "
+            "{'text': ..., 'image': ...}"
+        )
+    if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4) or pictures.shape[-1] != 3:
+        raise ConfigError(
+            f"environment {name}: a picture of shape {pictures.shape} and type {pictures.dtype}; it must be "
+            "[height, width, 3], uint8"
+        )
+    shown = pictures if pictures.ndim == 4 else pictures[None]
+    return Turn("user", text, images=tuple(png(picture) for picture in shown))
+
+
 def _reset(
     game: Game, seed: int, options: dict[str, Any] | None, on_error: Callable[[Game, Exception], None] | None
 ) -> None:
@@ -171,12 +201,9 @@ def _step(game: Game, action: str, on_error: Callable[[Game, Exception], None] |
 
 def _observe(game: Game, observation: Any) -> None:
     assert game.env is not None
-    if not isinstance(observation, str):
-        raise ConfigError(
-            f"environment {env_name(game.env)}: its observation is a {type(observation).__name__}: rollout needs text"
-        )
-    if observation:
-        game.trajectory.turns.append(Turn("user", observation))
+    turn = observed(observation, env_name(game.env))
+    if turn.text or turn.images:
+        game.trajectory.turns.append(turn)
 
 
 def _broken(game: Game, error: Exception, on_error: Callable[[Game, Exception], None] | None) -> None:

@@ -2,6 +2,8 @@
 
 from qsft.models.extraction import Extraction
 from qsft.models.policy_model import QSFTPolicyConfig, QSFTPolicyModel, load_causal_lm
+from qsft.models.robot_processor import RobotProcessor, robot_processor
+from qsft.models.robot_transformer import RobotTransformerConfig, RobotTransformerForCausalLM
 from qsft.models.states import check_head, output_head, pick_dummy_token, state_hidden
 from qsft.models.support import SupportRule, compute_support, with_support
 from qsft.models.target import AdapterTarget, TargetNetwork, make_target
@@ -12,6 +14,9 @@ __all__ = [
     "Extraction",
     "QSFTPolicyConfig",
     "QSFTPolicyModel",
+    "RobotProcessor",
+    "RobotTransformerConfig",
+    "RobotTransformerForCausalLM",
     "SupportRule",
     "TargetNetwork",
     "ValueModel",
@@ -23,6 +28,7 @@ __all__ = [
     "make_target",
     "output_head",
     "pick_dummy_token",
+    "robot_processor",
     "state_hidden",
     "with_support",
 ]

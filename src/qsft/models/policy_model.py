@@ -10,8 +10,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     GenerationConfig,
     GenerationMixin,
     PreTrainedConfig,
@@ -22,6 +24,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.extraction import Extraction
+from qsft.models.generation import InnerGeneration
 
 LIKELIHOOD_DIR = "likelihood"
 BEHAVIOUR_DIR = "behaviour"
@@ -81,10 +84,11 @@ class PairCache(Cache):
         self.behaviour = behaviour
 
 
-class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
+class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
     """A causal LM whose logits are the policy's: ``generate`` plays it (greedy, sampling, beams, left padding, cache).
 
-    With the ``product`` extraction the behaviour model is neither needed nor loaded.
+    With the ``product`` extraction the behaviour model is neither needed nor loaded. Of vision-language models, inputs
+    of images go to both.
     """
 
     config_class = QSFTPolicyConfig
@@ -103,6 +107,10 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
         self.generation_config = GenerationConfig.from_model_config(likelihood.config)
 
     @property
+    def inner(self) -> Any:
+        return self.likelihood
+
+    @property
     def extraction(self) -> Extraction:
         """How tokens are drawn; assign another :class:`Extraction` to change it."""
         return self._extraction
@@ -110,7 +118,9 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
     @extraction.setter
     def extraction(self, extraction: Extraction) -> None:
         if extraction.kind == "advantage":
-            raise ConfigError("extraction 'advantage' needs a run with Q heads: ilql, cql or monte-carlo.")
+            raise ConfigError(
+                "extraction 'advantage' needs a run with Q heads: ilql, cql, q-transformer or monte-carlo."
+            )
         if extraction.needs_behaviour and self.behaviour is None:
             raise ConfigError(
                 f"extraction {extraction.kind!r} needs the behaviour model; load the policy with with_behaviour=True."
@@ -184,22 +194,24 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
         logits = self.extraction.policy_logits(likelihood.logits, behaviour_logits, self.config.dummy_token_id)
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)  # type: ignore[arg-type]
 
+    @torch.no_grad()
     def q_ratios(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **images: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Scaled Q-values ``p / pi`` and behaviour log-probabilities of every token, both ``[B, T, V]`` float32.
+
+        Args:
+            input_ids, attention_mask: ``[B, T]``, padded on the left.
+            images: what a vision-language model reads beside these.
 
         Raises:
             ConfigError: the behaviour model is not loaded.
         """
         if self.behaviour is None:
             raise ConfigError("Q-values need the behaviour model; load the policy with with_behaviour=True.")
-        if position_ids is None and attention_mask is not None:  # padding on the left shifts positions
-            position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
-        with torch.no_grad():
-            likelihood = self.likelihood(**inputs, use_cache=False).logits
-            behaviour = self.behaviour(**inputs, use_cache=False).logits
+        inputs = self.whole_inputs(input_ids, attention_mask, **images)
+        likelihood = self.likelihood(**inputs).logits
+        behaviour = self.behaviour(**inputs).logits
         prior = torch.log_softmax(behaviour.float(), dim=-1)
         return (torch.log_softmax(likelihood.float(), dim=-1) - prior).exp(), prior
 
@@ -209,11 +221,6 @@ class QSFTPolicyModel(PreTrainedModel, GenerationMixin):
             return likelihood
         assert self.behaviour is not None
         return PairCache(likelihood, DynamicCache(config=self.behaviour.config))
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        # generate() must not make a cache sized for one model: forward makes the right one.
-        return False
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
         """Write ``config.json`` and two ordinary checkpoints, ``likelihood/`` and ``behaviour/``.
@@ -265,12 +272,18 @@ AutoConfig.register(QSFTPolicyConfig.model_type, QSFTPolicyConfig)
 AutoModelForCausalLM.register(QSFTPolicyConfig, QSFTPolicyModel)
 
 
+def auto_model(config: PreTrainedConfig) -> Any:
+    """``AutoModelForImageTextToText`` for the config of a vision-language model, else ``AutoModelForCausalLM``."""
+    return AutoModelForImageTextToText if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else AutoModelForCausalLM
+
+
 def load_causal_lm(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
-    """``AutoModelForCausalLM.from_pretrained`` with a one-line error that says what is wrong with the checkpoint."""
+    """``from_pretrained`` of the fitting auto class, with a one-line error that says what is wrong with the checkpoint."""
     if isinstance(path, Path) and not path.is_dir():  # else transformers would look for it on the hub
         raise CheckpointError(f"{path}: the folder is missing; give the whole folder of a finished run.")
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
+        auto = auto_model(AutoConfig.from_pretrained(path))
+        loaded: Any = auto.from_pretrained(path, output_loading_info=True, **kwargs)
         model, report = loaded
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -6,24 +6,26 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
+    AutoProcessor,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     set_seed,
 )
 
+from qsft.data.images import tokenizer_of
 from qsft.errors import CheckpointError, ConfigError
-from qsft.models.policy_model import load_causal_lm
+from qsft.models.number_tokens import number_tokens
+from qsft.models.policy_model import auto_model, load_causal_lm
 
 PAD, BOS, UNKNOWN = "<pad>", "<bos>", "<unk>"
 
@@ -58,25 +60,55 @@ def word_level_tokenizer(symbols: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
+def bpe_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer, as GPT-2's, trained on texts: it spells any text, and their words in few tokens.
+
+    Args:
+        texts: what it learns its merges from.
+        size: of the vocabulary at most, the 256 bytes and two special tokens included.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[PAD, BOS], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, clean_up_tokenization_spaces=False
+    )
+
+
 def load_tokenizer(path: str | Path) -> Any:
-    """``AutoTokenizer.from_pretrained`` with a one-line error."""
+    """The tokenizer alone; see :func:`load_processor`."""
+    return tokenizer_of(load_processor(path))
+
+
+def load_processor(path: str | Path) -> Any:
+    """The processor of a vision-language model, or the tokenizer of another, with a one-line error."""
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoProcessor.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{path}: no tokenizer can be loaded from there ({reason}); give another path."
         ) from error
+    except ImportError as error:  # torchvision, for some
+        raise ConfigError(f"{path}: its processor needs another package: {' '.join(str(error).split())}") from error
 
 
 def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, seed: int) -> PreTrainedModel:
-    """A randomly initialised causal LM.
+    """A randomly initialised causal LM, or vision-language model.
 
     Args:
         settings: ``{"model_type": "gpt2", "n_layer": 2, ...}`` or the path of such a JSON file. The vocabulary size and
             the special tokens are the tokenizer's unless given. ``spelled_tokens`` is ours: the standard deviation of
-            embeddings that know how whole-action tokens are spelt, see :func:`spell_tokens`.
-        tokenizer: whose vocabulary it speaks.
+            embeddings that know how whole-action tokens are spelt, see :func:`spell_tokens`. So is ``numbered_tokens``,
+            see :func:`qsft.models.number_tokens.number_tokens`. Of a vision-language model, vocabulary and special
+            tokens belong into ``text_config``.
+        tokenizer: whose vocabulary it speaks; of a vision-language model the processor, which also says which token
+            stands for an image.
         seed: of the weights.
 
     Raises:
@@ -93,23 +125,32 @@ def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, see
     kind = values.pop("model_type", None)
     if kind is None:
         raise ConfigError("model: a config needs model_type, for instance 'gpt2', 'llama' or 'qwen3'.")
-    spelled = values.pop("spelled_tokens", None)
-    values.setdefault("vocab_size", len(tokenizer))
+    spelled, numbered = values.pop("spelled_tokens", None), values.pop("numbered_tokens", None)
+    processor, tokenizer = tokenizer, tokenizer_of(tokenizer)
+    seeing = kind in CONFIG_MAPPING and "text_config" in CONFIG_MAPPING[kind].sub_configs
+    spoken = dict(values.get("text_config") or {}) if seeing else values
+    spoken.setdefault("vocab_size", len(tokenizer))
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        values.setdefault(name, getattr(tokenizer, name))
+        spoken.setdefault(name, getattr(tokenizer, name))
+    if seeing:
+        values["text_config"] = spoken
     try:
         config = AutoConfig.for_model(kind, **values)
+        if processor is not tokenizer and settings.keys().isdisjoint(("image_token_id", "image_token_index")):
+            config.image_token_id = processor.image_token_id
     except ValueError as error:
         raise ConfigError(f"model: model_type {kind!r} is unknown to transformers; try 'gpt2' or 'qwen3'.") from error
     except StrictDataclassError as error:
         raise ConfigError(f"model: {' '.join(str(error).split())}.") from error
     set_seed(seed)
     try:
-        model = AutoModelForCausalLM.from_config(config)
+        model = auto_model(config).from_config(config)
     except ValueError as error:  # sizes that contradict each other, or a type without a language model
         raise ConfigError(f"model: {str(error).splitlines()[0]}") from error
     if spelled is not None:
         spell_tokens(model, tokenizer, float(spelled))
+    if numbered is not None:
+        number_tokens(model, tokenizer, float(numbered))
     return model
 
 

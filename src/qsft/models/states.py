@@ -1,7 +1,8 @@
-"""From a Hugging Face causal LM to what an objective needs: hidden states at agent positions, and the output head."""
+"""From a Hugging Face language model to what an objective needs: hidden states at agent positions, and the output head."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -42,13 +43,20 @@ def output_head(model: nn.Module) -> tuple[Tensor, Tensor | None]:
     return head.weight, getattr(head, "bias", None)  # type: ignore[return-value]
 
 
+def readable_inputs(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs without token types that the model's forward pass does not name: some tokenizers make them anyhow."""
+    known = inspect.signature(model.forward).parameters
+    return {key: value for key, value in inputs.items() if key in known or not key.endswith("token_type_ids")}
+
+
 def state_hidden(model: nn.Module, batch: dict[str, Any]) -> Tensor:
     """Hidden states ``[N, H]`` of the batch's N states, row by row, in one forward pass of the backbone.
 
-    Logits are never computed at other positions, and none here at all.
+    Logits are never computed at other positions, and none here at all. With images their tokens are among the
+    positions, so that a state's index is the same in ids and in hidden states.
     """
-    inputs = {key: value for key, value in batch.items() if key not in STATE_KEYS}
     backbone = unwrap_adapters(model).base_model
+    inputs = readable_inputs(backbone, {key: value for key, value in batch.items() if key not in STATE_KEYS})
     hidden = backbone(**inputs, use_cache=False).last_hidden_state
     rows = torch.arange(len(hidden), device=hidden.device)[:, None]
     return hidden[rows, batch["state_positions"]][batch["state_mask"]]

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from qsft.data.batch import TrajectoryCollator
+from qsft.data.images import ImageInputs
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.states import output_head, state_hidden
 
@@ -99,6 +100,7 @@ def compute_support(
     batch_size: int = 64,
     chunk_size: int = 512,
     progress: bool = True,
+    images: ImageInputs | None = None,
 ) -> None:
     """Write the support table of a dataset to an Arrow file, one row a trajectory.
 
@@ -115,12 +117,13 @@ def compute_support(
         batch_size: trajectories a forward pass.
         chunk_size: states whose logits exist at a time.
         progress: show a bar.
+        images: of a vision-language model, for batching.
     """
     weight, bias = output_head(model)
     loader: DataLoader[Any] = DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_size=batch_size,
-        collate_fn=TrajectoryCollator(pad_token_id),
+        collate_fn=TrajectoryCollator(pad_token_id, images=images),
     )
     partial = f"{os.fspath(path)}.partial"
     was_training = model.training

@@ -22,7 +22,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.extraction import Extraction
-from qsft.models.states import output_head
+from qsft.models.generation import InnerGeneration
+from qsft.models.policy_model import auto_model
+from qsft.models.states import output_head, readable_inputs
 
 
 class ValueModelConfig(PreTrainedConfig):
@@ -35,6 +37,7 @@ class ValueModelConfig(PreTrainedConfig):
         state_value: a head for V.
         extraction: arguments of :class:`~qsft.models.extraction.Extraction`.
         return_range: ``(low, high)``: a scaled value ``q`` stands for ``low + q (high - low)``.
+        action_tokens: ids of the only tokens that have Q-values, in ascending order; ``None``: all.
         sampling_temperature: how :class:`~qsft.policies.model.ModelPolicy` draws; 0 for greedy.
     """
 
@@ -51,6 +54,7 @@ class ValueModelConfig(PreTrainedConfig):
         state_value: bool = False,
         extraction: dict[str, Any] | None = None,
         return_range: tuple[float, float] = (0.0, 1.0),
+        action_tokens: list[int] | None = None,
         sampling_temperature: float = 0.0,
         **kwargs: Any,
     ) -> None:
@@ -61,6 +65,7 @@ class ValueModelConfig(PreTrainedConfig):
         self.state_value = state_value
         self.extraction = extraction or Extraction("advantage", beta=16.0).to_dict()
         self.return_range = tuple(return_range)
+        self.action_tokens = action_tokens
         self.sampling_temperature = sampling_temperature
         super().__init__(**kwargs)
 
@@ -89,7 +94,7 @@ class ValueHead(nn.Module):
         return self.outer(self.hidden(states))
 
 
-class ValueModel(PreTrainedModel, GenerationMixin):
+class ValueModel(PreTrainedModel, InnerGeneration, GenerationMixin):
     """A language model, two Q heads with their slow copies, and a V head, as the config says.
 
     ``generate`` plays ``pi(a|s) exp(beta Q(s, a))`` with the smaller of the two Q-values: the extraction ``advantage``.
@@ -104,7 +109,8 @@ class ValueModel(PreTrainedModel, GenerationMixin):
     def __init__(self, config: ValueModelConfig, language_model: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         if language_model is None:
-            language_model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config.language_model))
+            inner = AutoConfig.for_model(**config.language_model)
+            language_model = auto_model(inner).from_config(inner)
         self.language_model = language_model
         width = output_head(language_model)[0].shape[1]
         count = 2 if config.q_outputs else 0
@@ -136,6 +142,10 @@ class ValueModel(PreTrainedModel, GenerationMixin):
         return model.to(language_model.device).train(language_model.training)  # type: ignore[arg-type]
 
     @property
+    def inner(self) -> Any:
+        return self.language_model
+
+    @property
     def extraction(self) -> Extraction:
         """How tokens are drawn; assign another :class:`Extraction` to change it."""
         return self._extraction
@@ -164,10 +174,15 @@ class ValueModel(PreTrainedModel, GenerationMixin):
     def played_q(self, states: Tensor) -> Tensor:
         """``[..., d]`` hidden states to ``[..., outputs]`` scaled Q-values: the smaller of the two heads' slow copies.
 
-        Of the heads themselves where there are no copies.
+        Of the heads themselves where there are no copies. Tokens without a Q-value have the lowest of numbers.
         """
         first, second = self.target_q if len(self.target_q) else self.q
-        return torch.minimum(first(states), second(states)).float()
+        q = torch.minimum(first(states), second(states)).float()
+        if self.config.action_tokens is None:
+            return q
+        known = torch.full_like(q, torch.finfo(q.dtype).min)
+        known[..., self.config.action_tokens] = q[..., self.config.action_tokens]
+        return known
 
     def forward(
         self,
@@ -182,13 +197,14 @@ class ValueModel(PreTrainedModel, GenerationMixin):
         """Logits ``[B, T, V]`` of the policy, at the last ``logits_to_keep`` positions (0: all)."""
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.language_model.config)
-        output = self.language_model.base_model(
+        backbone = self.language_model.base_model
+        output = backbone(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=use_cache,
-            **kwargs,
+            **readable_inputs(backbone, kwargs),
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         states = output.last_hidden_state[:, kept]
@@ -201,23 +217,15 @@ class ValueModel(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def q_ratios(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **images: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Scaled Q-values and log-probabilities of every token, both ``[B, T, V]`` float32.
 
         What :meth:`QSFTPolicyModel.q_ratios <qsft.models.policy_model.QSFTPolicyModel.q_ratios>` reads off two models.
         """
-        if position_ids is None and attention_mask is not None:  # padding on the left shifts positions
-            position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)
-        states = self.language_model.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
+        inputs = self.whole_inputs(input_ids, attention_mask, **images)
+        states = self.language_model.base_model(**inputs).last_hidden_state
         return self.played_q(states), torch.log_softmax(self.get_output_embeddings()(states).float(), dim=-1)
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        # the cache is the language model's: forward makes it
-        return False
 
 
 AutoConfig.register(ValueModelConfig.model_type, ValueModelConfig)

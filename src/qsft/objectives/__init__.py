@@ -4,6 +4,7 @@ from qsft.objectives.archer import turn_advantages, turn_bounds
 from qsft.objectives.bellman import (
     Targets,
     bellman_targets,
+    clipped_targets,
     max_value,
     monte_carlo_targets,
     q_ratios,
@@ -14,6 +15,7 @@ from qsft.objectives.chunked import cross_entropy, linear_cross_entropy, linear_
 from qsft.objectives.cql import max_min_q
 from qsft.objectives.forms import TargetDistribution, anchored, dummy, supervised, uniform
 from qsft.objectives.ilql import expectile_regression, q_regression, token_q
+from qsft.objectives.q_transformer import q_transformer_loss, q_transformer_targets
 from qsft.objectives.weighting import advantage_weights
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "advantage_weights",
     "anchored",
     "bellman_targets",
+    "clipped_targets",
     "cross_entropy",
     "dummy",
     "expectile_regression",
@@ -32,6 +35,8 @@ __all__ = [
     "monte_carlo_targets",
     "q_ratios",
     "q_regression",
+    "q_transformer_loss",
+    "q_transformer_targets",
     "soft_value",
     "stake",
     "supervised",

@@ -73,7 +73,8 @@ class Targets(NamedTuple):
     clipped: Tensor
 
 
-def _clip(weights: Tensor, valid: Tensor) -> Targets:
+def clipped_targets(weights: Tensor, valid: Tensor) -> Targets:
+    """Scaled targets ``[B, S]`` put into [0, 1], and which of them were outside."""
     clipped = valid & ((weights < -1e-6) | (weights > 1 + 1e-6))
     return Targets(weights.clamp(0.0, 1.0).masked_fill(~valid, 0.0), valid, clipped)
 
@@ -124,7 +125,7 @@ def bellman_targets(
     if trace == 0.0:
         following = torch.zeros_like(values)
         following[:, :-1] = (low + values * span)[:, 1:]
-        return _clip((rewards + discount * following - low) / span, valid)
+        return clipped_targets((rewards + discount * following - low) / span, valid)
     weights = torch.zeros_like(values)
     following = torch.zeros_like(values[:, 0])
     for t in range(values.shape[1] - 1, -1, -1):
@@ -133,7 +134,7 @@ def bellman_targets(
         # a state without a target of its own passes on its value
         mixed = values[:, t] + trace * torch.where(valid[:, t], target - values[:, t], 0.0)
         following = low[:, t] + mixed * span[:, t]
-    return _clip(weights, valid)
+    return clipped_targets(weights, valid)
 
 
 def stake(low: float, turns: Tensor, horizon: int) -> Tensor:
@@ -168,4 +169,4 @@ def monte_carlo_targets(
         return_range: ``(low, high)``, as for :func:`bellman_targets`.
     """
     low, span = _low_and_span(return_range, returns_to_go)
-    return _clip((returns_to_go - low) / span, has_action)
+    return clipped_targets((returns_to_go - low) / span, has_action)

@@ -65,6 +65,8 @@ def linear_log_probabilities(
 ) -> Tensor:
     """Log-probabilities of a few tokens of each state, streamed over chunks of states; no gradient.
 
+    Always in float32, autocast or not.
+
     Args:
         hidden: ``[N, H]``.
         weight: ``[V, H]``.
@@ -76,10 +78,13 @@ def linear_log_probabilities(
         ``[N, K]`` float32.
     """
     out = torch.empty(ids.shape, dtype=torch.float32, device=hidden.device)
-    for part in range(0, len(hidden), chunk_size):
-        rows = slice(part, part + chunk_size)
-        logits = _logits(hidden[rows], weight, bias)
-        out[rows] = logits.gather(1, ids[rows].clamp_min(0)) - logits.logsumexp(dim=1, keepdim=True)
+    weight = weight.float()
+    # In half precision a logit far from 0 is rounded by more than values differ, and ratios of two models show it.
+    with torch.autocast(hidden.device.type, enabled=False):
+        for part in range(0, len(hidden), chunk_size):
+            rows = slice(part, part + chunk_size)
+            logits = _logits(hidden[rows].float(), weight, bias)
+            out[rows] = logits.gather(1, ids[rows].clamp_min(0)) - logits.logsumexp(dim=1, keepdim=True)
     return out.masked_fill_(ids < 0, -torch.inf)
 
 

@@ -74,7 +74,7 @@ def q_transformer_loss(
         q: ``[..., A]`` Q-values of all bins.
         actions: ``[...]`` int64, the logged bins.
         targets: ``[...]``, without gradient.
-        valid: ``[...]`` bool, at least one.
+        valid: ``[...]`` bool; without any the loss is 0.
         low: lowest possible return; 0 in the paper.
         conservatism: weight of the second term; 1 in the paper.
         bins: ``[...]`` int64, how many of the A bins the token's dimension has; ``None``: all.
@@ -82,7 +82,7 @@ def q_transformer_loss(
     Returns:
         The loss, and its parts ``td`` and ``conservative``, without gradient.
     """
-    count = valid.sum()
+    count = valid.sum().clamp_min(1)
     taken = q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
     td = 0.5 * ((taken - targets) ** 2).masked_fill(~valid, 0.0).sum() / count
     numbers = torch.arange(q.shape[-1], device=q.device)

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from base64 import b64encode
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from qsft.endpoint import Endpoint
 from qsft.errors import ConfigError
 
-#: ``{"role": "system" | "user" | "assistant", "content": text}`` each
-Messages = list[dict[str, str]]
-#: conversations and a seed to answers, in order
-Chat = Callable[[Sequence[Messages], int], list[str]]
+#: ``{"role": "system" | "user" | "assistant", "content": ...}`` each; the content is a text, or a list of parts with
+#: pictures in it (:func:`picture_part`)
+Messages = list[dict[str, Any]]
+
+
+class Chat(Protocol):
+    """Conversations and a seed to answers, in order.
+
+    Attributes:
+        name: of the model.
+    """
+
+    name: str
+
+    def __call__(self, conversations: Sequence[Messages], seed: int) -> list[str]: ...
+
+
+def picture_part(image: str | bytes) -> dict[str, Any]:
+    """A picture (path or content of a PNG file) as a part of a message, in the form of OpenAI's interface."""
+    content = image if isinstance(image, bytes) else Path(image).read_bytes()
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64encode(content).decode()}"}}
 
 
 class EndpointChat:
@@ -26,6 +45,7 @@ class EndpointChat:
     """
 
     def __init__(self, endpoint: Endpoint, temperature: float = 0.0, max_tokens: int = 512, parallel: int = 8) -> None:
+        self.name = endpoint.model
         self.endpoint = endpoint
         self.settings = {"temperature": temperature, "max_tokens": max_tokens}
         self.parallel = parallel
@@ -66,6 +86,7 @@ class LocalChat:
         from qsft.models.policy_model import load_causal_lm
         from qsft.models.scratch import load_tokenizer
 
+        self.name = path
         self.tokenizer = load_tokenizer(path)
         if self.tokenizer.chat_template is None:
             raise ConfigError(f"{path}: its tokenizer has no chat template; give a chat (instruction) model.")
@@ -77,8 +98,15 @@ class LocalChat:
         self.max_tokens = max_tokens
 
     def __call__(self, conversations: Sequence[Messages], seed: int) -> list[str]:
-        """Answers in order."""
+        """Answers in order.
+
+        Raises:
+            ConfigError: a message with pictures.
+        """
         import torch
+
+        if any(not isinstance(message["content"], str) for messages in conversations for message in messages):
+            raise ConfigError(f"{self.name}: a local chat model is shown texts alone; serve it, and give --endpoint.")
 
         inputs = self.tokenizer.apply_chat_template(
             list(conversations), add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True

@@ -11,14 +11,14 @@ from qsft.data.tokenize import TrajectoryTokenizer
 from qsft.errors import CheckpointError
 from qsft.models.extraction import Extraction
 from qsft.models.policy_model import QSFTPolicyModel, load_causal_lm
-from qsft.models.scratch import load_tokenizer
+from qsft.models.scratch import load_processor
 from qsft.models.value_model import ValueModel, load_value_model
 from qsft.policies.decoding import extraction as saved_extraction
 from qsft.policies.decoding import read_decoding
 from qsft.policies.model import ModelPolicy
 
 #: methods whose policy is a language model with Q heads; the others but ``qsft`` leave an ordinary one
-WITH_Q_HEADS = ("ilql", "cql", "monte-carlo")
+WITH_Q_HEADS = ("ilql", "cql", "q-transformer", "monte-carlo")
 
 
 def load_policy(
@@ -67,7 +67,7 @@ def load_policy(
         model = QSFTPolicyModel.combine(
             load_causal_lm(folder, **kwargs), None, dummy_token_id=None, extraction=extraction
         )
-    trajectories = TrajectoryTokenizer.from_dict(load_tokenizer(folder), record["trajectories"])
+    trajectories = TrajectoryTokenizer.from_dict(load_processor(folder), record["trajectories"])
     if temperature is None:
         temperature = float(saved.get("temperature", model.config.sampling_temperature))
     if target_return is None:

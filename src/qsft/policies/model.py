@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -9,11 +10,12 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from qsft.data.tokenize import TrajectoryTokenizer
+from qsft.data.tokenize import Prompt, TrajectoryTokenizer
 from qsft.data.trajectory import Trajectory
 from qsft.errors import ConfigError
 from qsft.models.extraction import Extraction
 from qsft.models.policy_model import QSFTPolicyModel
+from qsft.models.states import readable_inputs
 from qsft.models.support import SupportRule
 from qsft.models.value_model import ValueModel
 from qsft.objectives import max_value, soft_value
@@ -150,9 +152,13 @@ class ModelPolicy:
         if not histories:
             return []
         prompts = [self._prompt(history) for history in histories]
-        ids, mask = self._left_padded(prompts)
-        episodes = [id(history) for history in histories]
-        read = self._turn_cache.continued(episodes, prompts) if self.beams == 1 else None
+        if self.beams > 1 and len(prompts) > 1 and any(prompt.images for prompt in prompts):
+            return [self.act([history])[0] for history in histories]  # beams can repeat the images of one row alone
+        inputs = self._left_padded(prompts)
+        episodes, tokens = [id(history) for history in histories], [prompt.input_ids for prompt in prompts]
+        # what is read goes on from a cache only where tokens are all there is to read
+        keeps = self.beams == 1 and self.tokenizer.images is None
+        read = self._turn_cache.continued(episodes, tokens) if keeps else None
         sampling: dict[str, Any] = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         search: dict[str, Any] = {"do_sample": False, "num_beams": self.beams}
         if self.beams > 1:
@@ -162,19 +168,18 @@ class ModelPolicy:
             torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
             model: Any = self.model
             output = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
+                **inputs,
                 past_key_values=read,
                 return_dict_in_generate=True,
                 max_new_tokens=self.max_new_tokens,
                 eos_token_id=self.tokenizer.end_of_turn_ids,
                 pad_token_id=self._pad,
-                suppress_tokens=None if self.tokenizer.returns is None else self.tokenizer.returns.ids.tolist(),
+                suppress_tokens=self._unsayable or None,
                 **(sampling if self.temperature > 0 else search),
             )
-        if self.beams == 1:
-            self._turn_cache.keep(episodes, prompts, output.sequences, output.past_key_values)
-        replies = output.sequences[:, ids.shape[1] :].tolist()
+        if keeps:
+            self._turn_cache.keep(episodes, tokens, output.sequences, output.past_key_values)
+        replies = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
         return [self.tokenizer.action_text(self._reply(row)) for row in replies]
 
     @overload
@@ -201,7 +206,7 @@ class ModelPolicy:
         """
         prompt = self._prompt(history)
         if candidates is None:
-            read = self._read(torch.tensor([prompt], device=self.model.device), history)
+            read = self._read(prompt, history)
             return self._plausible(read, -1, support)
         return [self._reply_value(history, prompt, reply, support) for reply in candidates]
 
@@ -216,17 +221,16 @@ class ModelPolicy:
             support: threshold relative to the likeliest token.
             backup_beta: of the soft value; ``None`` takes the maximum over the support.
         """
-        ids, mask = self._left_padded([self._prompt(history) for history in histories])
-        ratios, prior = self.model.q_ratios(ids, mask)
+        ratios, prior = self.model.q_ratios(**self._left_padded([self._prompt(history) for history in histories]))
         chosen, logps = SupportRule(threshold=support).select(prior[:, -1], self.model.config.dummy_token_id)
         q = ratios[:, -1].gather(1, chosen.clamp_min(0)).clamp(0, 1).masked_fill(chosen < 0, 0.0)
         values = max_value(q, logps) if backup_beta is None else soft_value(q, logps, backup_beta)
         return [self.model.config.value(v, _turn(h)) for v, h in zip(values.tolist(), histories, strict=True)]
 
-    def _reply_value(self, history: Trajectory, prompt: list[int], reply: str, support: float) -> ReplyValue:
+    def _reply_value(self, history: Trajectory, prompt: Prompt, reply: str, support: float) -> ReplyValue:
         ids = self.tokenizer.reply(history, reply)
-        read = self._read(torch.tensor([[*prompt, *ids]], device=self.model.device), history)
-        places = range(len(prompt) - 1, len(prompt) - 1 + len(ids))
+        read = self._read(dataclasses.replace(prompt, input_ids=[*prompt.input_ids, *ids]), history)
+        places = range(len(prompt.input_ids) - 1, len(prompt.input_ids) - 1 + len(ids))
         tokens = [self._token(read, place, token) for place, token in zip(places, ids, strict=True)]
         return ReplyValue(reply, tokens[-1].q, tokens, [self._plausible(read, place, support) for place in places])
 
@@ -238,9 +242,10 @@ class ModelPolicy:
         return sorted((self._token(read, place, token) for token in tokens), key=lambda value: -value.q)
 
     @torch.no_grad()
-    def _read(self, ids: Tensor, history: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
-        ratios, prior = self.model.q_ratios(ids)
-        logits = self.model(input_ids=ids).logits
+    def _read(self, prompt: Prompt, history: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
+        inputs = self._left_padded([prompt])
+        ratios, prior = self.model.q_ratios(**inputs)
+        logits = self.model(**inputs).logits
         if self.temperature > 0:
             policy = torch.softmax(logits / self.temperature, dim=-1)
         else:
@@ -252,22 +257,35 @@ class ModelPolicy:
         q, prior, policy = (float(values[0, place, token]) for values in read)
         return TokenValue(str(self.tokenizer.tokenizer.decode([token])), token, prior, q, policy)
 
-    def _prompt(self, history: Trajectory) -> list[int]:
-        return self.tokenizer.prompt(history, self.max_new_tokens, self.target_return)
+    def _prompt(self, history: Trajectory) -> Prompt:
+        return self.tokenizer.read(history, self.max_new_tokens, self.target_return)
+
+    @property
+    def _unsayable(self) -> list[int]:
+        """Tokens that only the environment's part of a history has."""
+        returns, images = self.tokenizer.returns, self.tokenizer.images
+        return [*(returns.ids.tolist() if returns else []), *(images.token_ids if images else [])]
 
     @property
     def _pad(self) -> int:
         pad = self.tokenizer.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.end_of_turn_ids[0])
 
-    def _left_padded(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
-        width = max(map(len, prompts))
+    def _left_padded(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """What the model reads: ids and attention mask ``[B, T]``, and of one that sees also the images."""
+        width = max(len(prompt.input_ids) for prompt in prompts)
         ids = torch.full((len(prompts), width), self._pad, dtype=torch.int64)
         mask = torch.zeros_like(ids)
-        for i, prompt in enumerate(prompts):
-            ids[i, width - len(prompt) :] = torch.tensor(prompt)
-            mask[i, width - len(prompt) :] = 1
-        return ids.to(self.model.device), mask.to(self.model.device)
+        starts = [width - len(prompt.input_ids) for prompt in prompts]
+        for i, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
+            ids[i, start:] = torch.tensor(prompt.input_ids)
+            mask[i, start:] = 1
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self.tokenizer.images is not None:
+            prefixes = [start + prompt.prefix for prompt, start in zip(prompts, starts, strict=True)]
+            images = [image for prompt in prompts for image in prompt.images]
+            inputs |= readable_inputs(self.model.inner, self.tokenizer.images.inputs(ids.numpy(), prefixes, images))
+        return {key: value.to(self.model.device) for key, value in inputs.items()}
 
     def _reply(self, generated: list[int]) -> list[int]:
         """Generated ids up to and including the end of the turn."""

@@ -10,13 +10,15 @@ import heapq
 import os
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from qsft.data.files import load_trajectories
-from qsft.data.trajectory import Trajectory
+from qsft.data.thoughts import split_thought, with_thought
+from qsft.data.trajectory import Trajectory, Turn
 from qsft.errors import ConfigError
-from qsft.policies.chats import Chat, Messages
+from qsft.policies.chats import Chat, Messages, picture_part
 
 KINDS = ("react", "few-shot")
 _OPENING = {
@@ -27,6 +29,7 @@ _OPENING = {
     "few-shot": "You take part in an episode of turns: you are shown what the environment says and answer with your next "
     "action. Answer with the action alone, on one line, and nothing else.",
 }
+_THOUGHT = re.compile(r"^[\s*]*thought[ \t*]*:[ \t*]*", re.IGNORECASE)
 _ACTION = re.compile(r"^[ \t*]*action[ \t*]*:[ \t*]*(\S.*?)[ \t*]*$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -44,6 +47,8 @@ class PromptingPolicy:
         examples: episodes that are shown.
         to_action: from one line of an answer to the text that the environment reads, such as
             :meth:`qsft.envs.base.Environment.typed_action`.
+        keep_thoughts: of ``react``: what is said to the environment holds the thought as well
+            (:mod:`qsft.data.thoughts`), so that a model can be trained on it; for environments with ``thoughts``.
 
     Raises:
         ConfigError: another kind.
@@ -56,6 +61,7 @@ class PromptingPolicy:
         instructions: str = "",
         examples: Sequence[Trajectory] = (),
         to_action: Callable[[str], str] = lambda line: line + "\n",
+        keep_thoughts: bool = False,
     ) -> None:
         if kind not in KINDS:
             raise ConfigError(f"prompting: {kind!r} is unknown; use one of {', '.join(KINDS)}.")
@@ -63,11 +69,12 @@ class PromptingPolicy:
         self.system = "\n\n".join(filter(None, [_OPENING[kind], instructions.strip(), *map(self._example, examples)]))
         self._chat = chat
         self._to_action = to_action
+        self._keep_thoughts = keep_thoughts
         self.seed(0)
 
     def seed(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
-        self._answers: dict[tuple[str, ...], str] = {}
+        self._answers: dict[tuple[Any, ...], str] = {}
 
     def act(self, histories: Sequence[Trajectory]) -> list[str]:
         """The actions in the answers. An answer without one is the action, as it stands: the environment judges it.
@@ -85,7 +92,7 @@ class PromptingPolicy:
 
     def _conversation(self, history: Trajectory) -> Messages:
         """The newest turns of one side are one message: chat templates want the roles to alternate."""
-        messages = [{"role": "system", "content": self.system}]
+        messages: Messages = [{"role": "system", "content": self.system}]
         texts = _texts(history)
         for i, turn in enumerate(history.turns):
             if turn.is_agent:
@@ -93,28 +100,38 @@ class PromptingPolicy:
                 content = self._answers.get(texts[: i + 1]) or self._answer_form(turn.text.strip())
                 messages.append({"role": "assistant", "content": content})
             elif messages[-1]["role"] == "user":
-                messages[-1]["content"] += turn.text
+                messages[-1]["content"] = _joined(messages[-1]["content"], _content(turn))
             else:
-                messages.append({"role": "user", "content": turn.text})
+                messages.append({"role": "user", "content": _content(turn)})
         if messages[-1]["role"] != "user":  # an environment that says nothing
             messages.append({"role": "user", "content": "Your turn."})
         return messages
 
     def _answer_form(self, action: str) -> str:
-        return f"Action: {action}" if self.name == "react" else action
+        thought, command = split_thought(action)
+        if self.name == "few-shot":
+            return command
+        return f"Thought: {thought}\nAction: {command}" if thought else f"Action: {command}"
 
     def _action(self, answer: str) -> str:
         if self.name == "react":
-            found = _ACTION.findall(answer)
-            return self._to_action(found[-1]) if found else answer
+            found = list(_ACTION.finditer(answer))
+            if not found:
+                return answer
+            action = self._to_action(found[-1][1])
+            thought = _THOUGHT.sub("", answer[: found[-1].start()])
+            return with_thought(thought, action) if self._keep_thoughts else action
         line = answer.strip()
         return self._to_action(line) if line and "\n" not in line else answer
 
     def _example(self, trajectory: Trajectory) -> str:
         lines = [f"An example of a good episode (return {trajectory.total_return:g}):"]
         for turn in trajectory.turns:
-            speaker = "Environment" if not turn.is_agent else "Action" if self.name == "react" else "You"
-            lines.append(f"{speaker}: {turn.text.strip()}")
+            text = turn.text.strip()
+            if not turn.is_agent:
+                lines.append(f"Environment: {text}")
+            else:
+                lines.append(self._answer_form(text) if self.name == "react" else f"You: {self._answer_form(text)}")
         return "\n".join(lines)
 
 
@@ -127,7 +144,7 @@ def best_examples(path: str | os.PathLike[str], count: int) -> list[Trajectory]:
     """
     if count < 0:
         raise ConfigError(f"shots: {count}; give at least 0 examples.")
-    distinct: dict[tuple[str, ...], Trajectory] = {}
+    distinct: dict[tuple[Any, ...], Trajectory] = {}
     for trajectory in load_trajectories(path):
         distinct.setdefault(_texts(trajectory), trajectory)
         if len(distinct) > 100 * (count + 1):  # memory stays flat
@@ -135,9 +152,23 @@ def best_examples(path: str | os.PathLike[str], count: int) -> list[Trajectory]:
     return _best(distinct, count)
 
 
-def _best(distinct: dict[tuple[str, ...], Trajectory], count: int) -> list[Trajectory]:
+def _best(distinct: dict[tuple[Any, ...], Trajectory], count: int) -> list[Trajectory]:
     return heapq.nlargest(count, distinct.values(), key=lambda trajectory: trajectory.total_return)
 
 
-def _texts(trajectory: Trajectory) -> tuple[str, ...]:
-    return tuple(turn.text for turn in trajectory.turns)
+def _texts(trajectory: Trajectory) -> tuple[Any, ...]:
+    """What was said and shown; of a turn without pictures the text."""
+    return tuple((turn.text, turn.images) if turn.images else turn.text for turn in trajectory.turns)
+
+
+def _content(turn: Turn) -> str | list[dict[str, Any]]:
+    if not turn.images:
+        return turn.text
+    return [*map(picture_part, turn.images), *([{"type": "text", "text": turn.text}] if turn.text else [])]
+
+
+def _joined(first: str | list[dict[str, Any]], second: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    if isinstance(first, str) and isinstance(second, str):
+        return first + second
+    parts = ([{"type": "text", "text": part}] if isinstance(part, str) else part for part in (first, second))
+    return [part for some in parts for part in some]

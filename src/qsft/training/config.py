@@ -38,8 +38,9 @@ class SFTConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.loss_chunk_size < 1:
-            raise ConfigError(f"loss_chunk_size: {self.loss_chunk_size} must be at least 1.")
+        for name in ("loss_chunk_size", "per_device_train_batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name)} must be at least 1.")
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns: must stay False, the collator needs the trajectory columns.")
         if self.save_strategy in ("steps", "epoch") and self.logging_strategy not in ("no", self.save_strategy):
@@ -71,7 +72,8 @@ class QSFTConfig(SFTConfig):
         gamma: discount.
         gamma_per: ``"turn"`` or ``"token"``.
         return_low, return_high: bounds on every return-to-go in reward units; ``None`` reads them off the data.
-        horizon: agent turns that an episode can last, where that is known and every turn can cost as much as another.
+        horizon: agent turns that an episode can last, where that is known and every turn can cost as much as another; needs
+            ``gamma`` 1, and every return-to-go of the data above the bound.
             Values then count from the worst return still possible, ``return_low (1 - t / horizon)`` at turn t, instead
             of from ``return_low`` (:func:`qsft.objectives.stake`). The policy weighs actions by *ratios* of values,
             which this makes as large late in an episode as early; the order of actions stays the same. ``None``: off.
@@ -107,8 +109,8 @@ class QSFTConfig(SFTConfig):
         within("trace", self.trace, 0.0, 1.0)
         within("monte_carlo_first", self.monte_carlo_first, 0.0, 1.0)
         within("target_rate", self.target_rate, 0.0, 1.0)
-        if self.horizon is not None and (self.horizon < 1 or self.gamma_per == "token"):
-            raise ConfigError(f"horizon: {self.horizon}: must be at least 1, and needs gamma_per 'turn'.")
+        if self.horizon is not None and (self.horizon < 1 or self.gamma != 1.0):
+            raise ConfigError(f"horizon: {self.horizon}: must be at least 1, and needs gamma 1.")
         if self.backup_beta <= 0:
             raise ConfigError(f"backup_beta: {self.backup_beta} must be positive; 15 is a good start.")
         SupportRule(self.support, self.support_threshold, self.support_max_tokens)

@@ -96,6 +96,35 @@ class ILQLConfig(CQLConfig):
 
 
 @dataclass
+class QTransformerConfig(CriticConfig):
+    """``q-transformer``: the same heads as ``cql`` over the agent's tokens, with the terms of Q-Transformer.
+
+    Args:
+        conservatism: weight of the term that pulls the tokens that were not taken to the lowest return.
+        lower_bound: no target is below the logged return-to-go.
+        steps: tokens of the logged trajectory that a target looks ahead.
+        behaviour_scale: weight of the language model's own cross-entropy, which plays no part in the greedy policy.
+        target_rate: alpha of the target heads' moving average.
+    """
+
+    conservatism: float = 1.0
+    lower_bound: bool = True
+    steps: int = 1
+    behaviour_scale: float = 0.0
+    target_rate: float = 0.005
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _not_negative("conservatism", self.conservatism)
+        _not_negative("behaviour_scale", self.behaviour_scale)
+        within("target_rate", self.target_rate, 0.0, 1.0)
+        if self.steps < 1:
+            raise ConfigError(f"steps: {self.steps} must be at least 1, the next token.")
+        if self.gamma_per != "turn":
+            raise ConfigError("gamma_per: q-transformer discounts whole actions; remove it or use 'turn'.")
+
+
+@dataclass
 class AWRConfig(CriticConfig):
     """``awr``: cross-entropy weighted with the advantage of the return-to-go over a V head.
 

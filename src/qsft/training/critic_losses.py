@@ -11,7 +11,15 @@ from qsft import objectives
 from qsft.models.states import has_action, output_head, state_hidden
 from qsft.models.value_model import ValueHead, ValueModel
 from qsft.objectives import Targets
-from qsft.training.critic_config import ArcherConfig, AWRConfig, CQLConfig, CriticConfig, ILQLConfig, MonteCarloConfig
+from qsft.training.critic_config import (
+    ArcherConfig,
+    AWRConfig,
+    CQLConfig,
+    CriticConfig,
+    ILQLConfig,
+    MonteCarloConfig,
+    QTransformerConfig,
+)
 from qsft.training.losses import SupervisedLoss
 
 
@@ -131,6 +139,59 @@ class ILQLLoss(MonteCarloLoss):
         return self.bellman_targets(batch, values, self.settings.trace), v_loss, metrics
 
 
+class QTransformerLoss(CriticLoss):
+    """Q of the agent's tokens: the backup token by token, and those that were not taken at the lowest return."""
+
+    settings: QTransformerConfig
+
+    def total(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+        acted = has_action(batch)
+        states = state_hidden(self.model.language_model, batch)
+        chosen, actions = states[acted[batch["state_mask"]]], batch["actions"][acted]
+        ids = torch.tensor(self.model.config.action_tokens, device=actions.device)
+        targets, metrics = self.targets(batch, states, ids)
+        weights, defined = targets.weights[acted], targets.valid[acted]
+        taken = torch.searchsorted(ids, actions)
+        hidden, layers = _parts(self.model.q, chosen, ids)
+        total, parts = states.new_zeros(()), []
+        for h, (weight, bias) in zip(hidden, layers, strict=True):
+            q = nn.functional.linear(h, weight.to(h.dtype), bias.to(h.dtype)).float()
+            loss, found = objectives.q_transformer_loss(
+                q, taken, weights, defined, low=0.0, conservatism=self.settings.conservatism
+            )
+            total = total + loss * defined.sum()
+            parts.append({**found, "q": q.detach().gather(-1, taken[:, None])[:, 0]})
+        count = int(defined.sum())
+        metrics |= {
+            "q_loss": (sum(part["td"] for part in parts) * count, count),
+            "conservative_loss": (sum(part["conservative"] for part in parts) * count, count),
+            "q_mean": (torch.minimum(*(part["q"] for part in parts)).sum(), len(actions)),
+            "target_mean": (weights.sum(), count),
+            "clipped_share": (targets.clipped.sum(), count),
+        }
+        behaviour, more = self.cross_entropy(chosen, actions)
+        return total + self.settings.behaviour_scale * behaviour, {**metrics, **more}
+
+    @torch.no_grad()
+    def targets(self, batch: dict[str, Tensor], states: Tensor, ids: Tensor) -> tuple[Targets, dict[str, Any]]:
+        """Scaled targets ``[B, S]``, with the smaller of the target heads at the best of the agent's tokens ``ids``."""
+        low, high = self.settings.return_range
+        best = objectives.max_min_q(*_parts(self.model.target_q, states, ids), self.chunk_size)
+        values = _on_grid(best, batch["state_mask"])
+        targets, valid = objectives.q_transformer_targets(
+            low + values * (high - low),
+            batch["rewards"],
+            has_action(batch),
+            batch["turn_end"],
+            batch["terminal"],
+            batch["state_mask"],
+            self.settings.gamma,
+            self.settings.steps,
+            batch["returns_to_go"] if self.settings.lower_bound else None,
+        )
+        return objectives.clipped_targets((targets - low) / (high - low), valid), _first(values)
+
+
 class AWRLoss(CriticLoss):
     """V regressed to the return-to-go, and cross-entropy weighted with how far the return-to-go is above it."""
 
@@ -206,10 +267,12 @@ class ArcherLoss(CriticLoss):
         return hidden[is_state], hidden[~is_state]
 
 
-def _parts(heads: nn.ModuleList, states: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
-    """Of each head its hidden layer ``[N, 2d]``, and weight and bias of its output layer."""
+def _parts(
+    heads: nn.ModuleList, states: Tensor, ids: Tensor | slice = slice(None)
+) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+    """Of each head its hidden layer ``[N, 2d]``, and weight and bias of its output layer, for the tokens ``ids``."""
     known = cast("list[ValueHead]", list(heads))
-    return [head.hidden(states) for head in known], [(head.outer.weight, head.outer.bias) for head in known]
+    return [head.hidden(states) for head in known], [(head.outer.weight[ids], head.outer.bias[ids]) for head in known]
 
 
 def _on_grid(values: Tensor, mask: Tensor) -> Tensor:

@@ -9,11 +9,30 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
 from qsft.data.batch import TrajectoryCollator
+from qsft.data.dataset import agent_token_ids
+from qsft.data.images import image_inputs
+from qsft.models.extraction import Extraction
 from qsft.models.states import output_head
 from qsft.models.value_model import ValueModel
 from qsft.training.config import SFTConfig
-from qsft.training.critic_config import ArcherConfig, AWRConfig, CQLConfig, CriticConfig, ILQLConfig, MonteCarloConfig
-from qsft.training.critic_losses import ArcherLoss, AWRLoss, CQLLoss, CriticLoss, ILQLLoss, MonteCarloLoss
+from qsft.training.critic_config import (
+    ArcherConfig,
+    AWRConfig,
+    CQLConfig,
+    CriticConfig,
+    ILQLConfig,
+    MonteCarloConfig,
+    QTransformerConfig,
+)
+from qsft.training.critic_losses import (
+    ArcherLoss,
+    AWRLoss,
+    CQLLoss,
+    CriticLoss,
+    ILQLLoss,
+    MonteCarloLoss,
+    QTransformerLoss,
+)
 from qsft.training.trainer import FollowModel, SFTTrainer, pad_token
 
 
@@ -53,9 +72,13 @@ class CriticTrainer(SFTTrainer):
         outputs = {"tokens": output_head(model)[0].shape[0], "turns": 1, "none": 0}[self.q_values]
         set_seed(args.seed)  # of the heads' weights
         heads = ValueModel.with_heads(
-            model, outputs, self.target_heads, self.state_value, return_range=args.return_range
+            model, outputs, self.target_heads, self.state_value, return_range=args.return_range, **self.play_settings()
         )
         return self.loss_class(heads, args, args.loss_chunk_size)
+
+    def play_settings(self) -> dict[str, Any]:
+        """Settings of the :class:`~qsft.models.value_model.ValueModelConfig` that say how the model plays."""
+        return {}
 
     def output_weights(self) -> list[Tensor]:
         heads = [*self.inner_model.q, *([self.inner_model.v] if self.state_value else [])]
@@ -63,7 +86,7 @@ class CriticTrainer(SFTTrainer):
 
     def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
         assert isinstance(args, CriticConfig)
-        return TrajectoryCollator(pad_token(tokenizer), args.gamma, args.gamma_per)
+        return TrajectoryCollator(pad_token(tokenizer), args.gamma, args.gamma_per, image_inputs(tokenizer))
 
 
 class MonteCarloTrainer(CriticTrainer):
@@ -84,6 +107,28 @@ class ILQLTrainer(CriticTrainer):
 
     config_class, loss_class = ILQLConfig, ILQLLoss
     target_heads = state_value = True
+
+
+class QTransformerTrainer(CriticTrainer):
+    """``q-transformer``: plays the best of the tokens that the agent produces anywhere in the data."""
+
+    config_class, loss_class = QTransformerConfig, QTransformerLoss
+    target_heads = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: CriticConfig,
+        train_dataset: datasets.Dataset,
+        processing_class: Any,
+        **kwargs: Any,
+    ) -> None:
+        self._action_tokens = agent_token_ids(train_dataset).tolist()
+        super().__init__(model, args, train_dataset, processing_class, **kwargs)
+
+    def play_settings(self) -> dict[str, Any]:
+        greedy = Extraction("advantage", eta=0.0)
+        return {"action_tokens": self._action_tokens, "extraction": greedy.to_dict()}
 
 
 class ActorTrainer(CriticTrainer):
@@ -121,6 +166,7 @@ class ArcherTrainer(ActorTrainer):
 CRITICS: dict[str, type[CriticTrainer]] = {
     "ilql": ILQLTrainer,
     "cql": CQLTrainer,
+    "q-transformer": QTransformerTrainer,
     "monte-carlo": MonteCarloTrainer,
     "awr": AWRTrainer,
     "archer-offline": ArcherTrainer,

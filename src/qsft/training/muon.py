@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class MuonWithAdamW(torch.optim.Optimizer):
     """Muon on every hidden matrix; AdamW on embeddings, the output head and vectors. One learning rate serves both.
 
-    A small network that starts from random weights learns from about half as many episodes with it
-    (docs/training.md has the measurement).
+    A small network that starts from random weights learns from far fewer episodes with it: ``experiments/wordle``, the
+    study ``scratch.yaml``.
 
     Source: Jordan et al., "Muon", 2024; the scale of its update is that of Liu et al., "Muon is Scalable for LLM
     Training" (arXiv 2502.16982), which equals AdamW's, so that a learning rate that suits AdamW suits both parts.

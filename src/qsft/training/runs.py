@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,14 @@ from qsft.data.files import load_trajectories
 from qsft.data.return_tokens import add_return_tokens, return_levels
 from qsft.data.tokenize import TrajectoryTokenizer
 from qsft.errors import CheckpointError, ConfigError, QSFTError
-from qsft.models.scratch import load_tokenizer
+from qsft.models.scratch import load_processor
 from qsft.training.config import QSFTConfig, SFTConfig
 from qsft.training.critic_trainers import CRITICS
 from qsft.training.disk import disk_full, write_json
 from qsft.training.stages import Stages, checkpoints
 
-METHODS = ("qsft", "sft", "filtered-bc", "return-conditioned", *CRITICS)
+#: ``bc`` is ``sft`` by the name that robotics has for it
+METHODS = ("qsft", "sft", "bc", "filtered-bc", "return-conditioned", *CRITICS)
 #: settings of stages that only some methods have
 STAGES_OF = {"likelihood": ("qsft",), "critic": tuple(CRITICS)}
 RUN_FILE = "run.json"
@@ -43,7 +45,7 @@ class RunSettings:
         data: file of trajectories (JSONL, Parquet, or a folder that ``datasets`` loads).
         model: hub id, local checkpoint, or the config of a model to initialise (a dict with ``model_type``, or the path
             of a JSON file).
-        tokenizer: hub id or local path; ``None``: the model's.
+        tokenizer: hub id or local path, of a vision-language model's processor too; ``None``: the model's.
         format: ``"chat"``, ``"text"`` or ``"auto"``, see :class:`qsft.data.TrajectoryTokenizer`.
         behaviour: settings of stage 1, fields of :class:`SFTConfig`.
         likelihood: settings of stage 2 of ``qsft``, fields of :class:`QSFTConfig`.
@@ -75,7 +77,14 @@ class RunSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self.data = os.fspath(self.data)
+        for name, kind, least in (("filter_share", (int, float), 0), ("return_tokens", int, 1), ("seed", int, 0)):
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name}: {value!r} must be a number of at least {least}.")
+        try:
+            self.data = os.fspath(self.data)
+        except TypeError:
+            raise ConfigError(f"data: {self.data!r} is no path; give a file of trajectories.") from None
         for name in ("behaviour", "likelihood", "critic"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(f"{name}: must hold settings as NAME: VALUE pairs, not {getattr(self, name)!r}.")
@@ -126,7 +135,7 @@ def train(
     Args:
         settings: what to do.
         out: folder of the run; must not exist unless ``resume``.
-        tokenizer: a tokenizer in memory instead of ``settings.tokenizer``.
+        tokenizer: a tokenizer, or processor, in memory instead of ``settings.tokenizer``.
         resume: continue the run in ``out``.
         cache_dir: where tokenised data is kept for the next run on the same file; ``None``: in ``out``.
         quiet: no progress bars.
@@ -153,6 +162,10 @@ def train(
             raise CheckpointError(
                 f"{out}: the disk is full; free some space and run the same command with --resume."
             ) from error
+        run.withdraw()
+        raise
+    except Exception:
+        run.withdraw()
         raise
     return run.out
 
@@ -177,7 +190,7 @@ class _Run:
                 "tokenizer: a model made from a config needs one; give its path or hub id, with --set tokenizer=... on "
                 "the command line."
             )
-        self.tokenizer = tokenizer if tokenizer is not None else load_tokenizer(str(name))
+        self.tokenizer = tokenizer if tokenizer is not None else load_processor(str(name))
         self.trajectories = TrajectoryTokenizer(
             self.tokenizer, format=settings.format, max_length=self.sft_config.max_length
         )
@@ -195,6 +208,10 @@ class _Run:
         }
         if "output_dir" in values:
             raise ConfigError(f"{stage}: output_dir: checkpoints go into the run's folder; remove it.")
+        for field in dataclasses.fields(kind):
+            value, wanted = values.get(field.name), str(field.type)
+            if isinstance(value, str) and re.search(r"\b(int|float|bool)\b", wanted) and not re.search(r"\bstr\b", wanted):
+                raise ConfigError(f"{stage}: {field.name}: {value!r} must be a number, or true or false.")
         if stage != "behaviour" and "max_length" in values:
             raise ConfigError(f"{stage}: max_length: both stages read the same tokens; set it under behaviour.")
         try:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import numpy as np
+import torch
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
 
 from qsft.data.dataset import check_dummy_token
+from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.returns import ReturnRange
 from qsft.errors import ConfigError, DataError
 from qsft.models.new_tokens import start_token_rows
@@ -18,6 +21,7 @@ from qsft.models.policy_model import BEHAVIOUR_DIR, LIKELIHOOD_DIR, QSFTPolicyMo
 from qsft.models.scratch import load_or_make_model
 from qsft.models.states import output_head, pick_dummy_token
 from qsft.models.support import SupportRule, compute_support, with_support
+from qsft.objectives import stake
 from qsft.training.config import QSFTConfig, SFTConfig, reads_values
 from qsft.training.critic_config import CriticConfig
 from qsft.training.critic_trainers import CRITICS
@@ -36,7 +40,7 @@ class Stages:
         settings: of the run.
         out: its folder.
         cache_dir: of the support table.
-        tokenizer: return tokens included.
+        tokenizer: or processor, return tokens included.
         return_ids: their ids.
         first: config of stage 1.
         second: config of stage 2, where the method has one.
@@ -78,13 +82,13 @@ class Stages:
             raise ConfigError(
                 "horizon: turns are counted from an episode's start, which max_length cuts; use one of them."
             )
-        if config.horizon is not None:
-            _check_horizon(dataset, config.horizon, self.settings.data)
         returns = _return_range(config, dataset, self.settings.data)
         config.return_low, config.return_high = returns
+        if config.horizon is not None:
+            _check_horizon(dataset, config.horizon, returns[0], self.settings.data)
         rule = SupportRule(config.support, config.support_threshold, config.support_max_tokens)
         behaviour = self._behaviour_so_far()
-        dummy = pick_dummy_token(self.tokenizer, output_head(behaviour)[0].shape[0], config.dummy_token)
+        dummy = pick_dummy_token(tokenizer_of(self.tokenizer), output_head(behaviour)[0].shape[0], config.dummy_token)
         check_dummy_token(dataset, dummy, self.settings.data)
         behaviour = self._behaviour(dataset, behaviour)
         if not likelihood_dir.exists():
@@ -121,6 +125,7 @@ class Stages:
         if folder.exists():
             return model
         if self.settings.behaviour_model:
+            _check_positions(model, dataset, self.settings.data)
             with whole_folder(folder) as partial:
                 model.save_pretrained(partial)
             return model
@@ -157,6 +162,7 @@ class Stages:
                 dummy_id=dummy,
                 batch_size=self.second.per_device_train_batch_size,
                 progress=not self.quiet,
+                images=image_inputs(self.tokenizer),
             )
             behaviour.to("cpu")  # type: ignore[arg-type]
         return with_support(dataset, table)
@@ -168,7 +174,7 @@ class Stages:
             model = load_or_make_model(self.settings.model, self.tokenizer, self.settings.seed)
         if self.return_ids:
             start_token_rows(model, self.return_ids)
-        rows, tokens = output_head(model)[0].shape[0], max(self.tokenizer.get_vocab().values()) + 1
+        rows, tokens = output_head(model)[0].shape[0], max(tokenizer_of(self.tokenizer).get_vocab().values()) + 1
         if tokens > rows:
             raise ConfigError(
                 f"model: it has {rows} tokens and the tokenizer {tokens}; use the model's own tokenizer, or resize the "
@@ -209,7 +215,7 @@ class Stages:
         if hasattr(model, "merge_and_unload"):
             if "target" in model.peft_config:
                 model.delete_adapter("target")
-            model = model.merge_and_unload()
+            model = model.float().merge_and_unload()  # in half precision a small adapter would be lost to rounding
         with whole_folder(folder) as partial:
             model.save_pretrained(partial)
             if folder != self.out:
@@ -223,7 +229,7 @@ def checkpoints(out: Path, stage: str) -> Path:
 
 def _check_positions(model: PreTrainedModel, dataset: datasets.Dataset, source: str) -> None:
     """Raises ConfigError for a row longer than the model: one with learnt positions would fail in the middle of a run."""
-    most = getattr(model.config, "max_position_embeddings", None)
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if most is None:
         return
     if longer := _first_longer(dataset, "input_ids", most):
@@ -240,13 +246,29 @@ def _at_the_end(checkpoint: Path) -> bool:
     return bool(state["global_step"] >= state["max_steps"])
 
 
-def _check_horizon(dataset: datasets.Dataset, horizon: int, source: str) -> None:
+def _check_horizon(dataset: datasets.Dataset, horizon: int, low: float, source: str) -> None:
+    """Raises DataError for an episode that is longer, or for a return below what a turn has at stake."""
     if longer := _first_longer(dataset, "turn_rewards", horizon):
         turns, row = longer
         raise DataError(
             f"{source}: row {row}: has {turns} turns of the agent, more than likelihood.horizon ({horizon}); set the "
             "horizon to the most turns an episode can have."
         )
+    for table in dataset.select_columns(["turn_rewards", "episode"]).with_format("arrow").iter(1000):
+        column = table.column("turn_rewards").combine_chunks()
+        ends = np.cumsum(column.value_lengths().to_numpy())
+        rows = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+        sums = np.cumsum(np.concatenate([[0.0], column.flatten().to_numpy()]))
+        following = sums[ends][rows] - sums[:-1]
+        turns = np.arange(len(rows)) - np.concatenate([[0], ends])[rows]
+        bounds = stake(low, torch.from_numpy(turns), horizon).numpy()
+        if (below := np.flatnonzero(following < bounds - 1e-6 * abs(low))).size:
+            first = below[0]
+            raise DataError(
+                f"{source}: row {table.column('episode')[int(rows[first])].as_py() + 1}: turn {turns[first] + 1} of the agent is "
+                f"followed by a return of {following[first]:g}, below the {bounds[first]:g} that likelihood.horizon leaves "
+                "there; it is for episodes in which every turn can cost as much as another, so take it out."
+            )
 
 
 def _first_longer(dataset: datasets.Dataset, column: str, most: int) -> tuple[int, int] | None:

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from qsft.data.batch import TrajectoryCollator
+from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.text_files import write_text
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.states import check_head, output_head, pick_dummy_token
@@ -39,10 +40,10 @@ class SFTTrainer(Trainer):
     """Stage 1: cross-entropy on the agent's tokens of whole trajectories (behaviour cloning).
 
     Args:
-        model: any causal LM, or a PEFT model.
+        model: any causal LM or vision-language model, or a PEFT model.
         args: :class:`SFTConfig`.
         train_dataset: tokenised trajectories (:func:`qsft.data.tokenize_file`).
-        processing_class: the tokenizer.
+        processing_class: the tokenizer, or the processor of a vision-language model.
         kwargs: passed to ``transformers.Trainer``.
     """
 
@@ -80,7 +81,7 @@ class SFTTrainer(Trainer):
         return SupervisedLoss(model, args.loss_chunk_size)
 
     def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
-        return TrajectoryCollator(pad_token(tokenizer))
+        return TrajectoryCollator(pad_token(tokenizer), images=image_inputs(tokenizer))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.args.muon and self.optimizer is None:
@@ -244,13 +245,13 @@ class QSFTTrainer(SFTTrainer):
             gamma_per=args.gamma_per,
             return_range=(args.return_low, args.return_high),
             horizon=args.horizon,
-            dummy_id=pick_dummy_token(tokenizer, output_head(model)[0].shape[0], args.dummy_token),
+            dummy_id=pick_dummy_token(tokenizer_of(tokenizer), output_head(model)[0].shape[0], args.dummy_token),
         )
         return QLoss(model, make_target(model), settings, args.loss_chunk_size)
 
     def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
         assert isinstance(args, QSFTConfig)
-        return TrajectoryCollator(pad_token(tokenizer), args.gamma, args.gamma_per)
+        return TrajectoryCollator(pad_token(tokenizer), args.gamma, args.gamma_per, image_inputs(tokenizer))
 
     @property
     def target(self) -> TargetNetwork:
@@ -364,4 +365,5 @@ def load_weights(model: Any, folder: Path) -> None:
 
 def pad_token(tokenizer: Any) -> int:
     """Id that fills batches; masked everywhere, so the end of text serves where there is no padding token."""
+    tokenizer = tokenizer_of(tokenizer)
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)

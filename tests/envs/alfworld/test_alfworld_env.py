@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from qsft.envs import EpisodeError, make, make_policy, symbols
 from qsft.envs.alfworld import ALFWorld, Spec
+from qsft.envs.alfworld.images import ALFWorldImage
 from qsft.envs.alfworld.spec import TASK_TYPES
 from qsft.envs.collect import collect
 from qsft.errors import ConfigError
@@ -140,13 +141,21 @@ def test_a_bad_pin_is_one_line_and_starts_nothing(options: dict[str, Any], messa
         ({"max_steps": 0}, "max_steps=0"),
         ({"max_steps": 1.5}, "max_steps=1.5"),
         ({"wording": "take"}, "wording='take'"),
-        ({"observation": "pictures"}, "observation='pictures'"),
-        ({"observation": "image", "image_size": 10}, "image_size=10"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
+    for name in ("alfworld", "alfworld-image"):
+        with pytest.raises(ConfigError, match=message):
+            make(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"text": "none"}, "text='none'; use one of full, withheld"), ({"image_size": 10}, "image_size=10")],
+)
+def test_bad_options_of_pictures(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make("alfworld", **options)
+        make("alfworld-image", **options)
 
 
 def test_task_types_and_splits_are_drawn_as_told() -> None:
@@ -204,15 +213,27 @@ def test_symbols_are_all_that_is_said(wording: str) -> None:
     env.reset(seed=0)
     said = env.step("help")[0]
     assert tokenizer.decode(tokenizer(said)["input_ids"]) == said
-    with pytest.raises(ConfigError, match="too many"):
-        symbols("alfworld", whole_actions=True)
+
+
+@pytest.mark.parametrize("wording", ["move", "put"])
+def test_whole_parts_of_commands(wording: str) -> None:
+    tokenizer = word_level_tokenizer(symbols("alfworld", whole_actions=True, wording=wording))
+    for game in collect("alfworld", "population", 30, seed=2, env_options={"wording": wording}):
+        for turn in game.turns:
+            ids = tokenizer(turn.text)["input_ids"]
+            assert tokenizer.unk_token_id not in ids, turn.text
+            assert tokenizer.decode(ids).replace(" ,", ",").replace(" .", ".") == turn.text
+            if turn.is_agent:
+                assert tokenizer.decode(ids) == turn.text
+                assert len(ids) <= 5, "such as: take, egg 1, from, shelf 2, newline"
+    assert tokenizer.tokenize("go to cabinet 10\n") == ["go to", "cabinet 10", "\n"], "not cabinet 1 and 0"
 
 
 def test_gymnasium_accepts_it() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that there is no spec and that no render mode exists
         check_env(ALFWorld(), skip_render_check=True)
-        check_env(ALFWorld(observation="both", image_size=64), skip_render_check=True)
+        check_env(ALFWorldImage(image_size=64), skip_render_check=True)
 
 
 def test_each_type_of_task_is_scored_by_its_own_rule() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from PIL import Image
 from qsft.data.trajectory import Trajectory
 from qsft.envs import make, make_policy
 from qsft.envs.alfworld.facts import object_types, receptacle_types
-from qsft.envs.alfworld.pictures import Painter, illustrate
+from qsft.envs.alfworld.images import ALFWorldImage
+from qsft.envs.alfworld.pictures import Painter
 from qsft.envs.alfworld.shapes import sprite, strokes
 from qsft.envs.alfworld.view import View
+from qsft.envs.collect import collect
 from qsft.envs.rollout import rollout
 from qsft.errors import ConfigError, DataError
 from tests.envs.alfworld.test_alfworld_env import SPEC
@@ -25,9 +27,15 @@ from tests.envs.alfworld.test_alfworld_env import SPEC
 WALK = ["go to microwave 1", "open microwave 1", "take egg 1 from microwave 1", "heat egg 1 with microwave 1"]
 
 
+def image_env(**options: Any) -> ALFWorldImage:
+    env = make("alfworld-image", **options)
+    assert isinstance(env, ALFWorldImage)
+    return env
+
+
 def seen(spec: dict[str, Any], actions: list[str], **options: Any) -> list[np.ndarray]:
     """The pictures of a walk."""
-    env = make("alfworld", observation="both", **options)
+    env = image_env(**options)
     observation, _ = env.reset(options={"spec": spec})
     return [observation["image"], *(env.step(action)[0]["image"] for action in actions)]
 
@@ -75,41 +83,65 @@ def test_sizes(size: int) -> None:
         assert picture.shape == (size, size, 3) and picture.dtype == np.uint8
 
 
-def test_without_text_the_task_alone_is_told() -> None:
-    env = make("alfworld", observation="image")
-    assert env.reset(options={"spec": SPEC})[0]["text"] == "Your task is to: put a hot egg in shelf."
-    assert [env.step(action)[0]["text"] for action in WALK] == [""] * 4
-    both = make("alfworld", observation="both")
-    plain = make("alfworld")
-    assert both.reset(options={"spec": SPEC})[0]["text"] == plain.reset(options={"spec": SPEC})[0]
-    for action in WALK:
-        assert both.step(action)[0]["text"] == plain.step(action)[0]
-    assert np.array_equal(env.step("look")[0]["image"], both.step("look")[0]["image"])
+def test_texts() -> None:
+    """In full they are those of the other environment, with the task behind each; withheld, the task is all."""
+    task = "Your task is to: put a hot egg in shelf."
+    withheld, full, plain = image_env(text="withheld"), image_env(), make("alfworld")
+    first = plain.reset(options={"spec": SPEC})[0]
+    assert first.endswith(task)
+    assert full.reset(options={"spec": SPEC})[0]["text"] == first
+    assert withheld.reset(options={"spec": SPEC})[0]["text"] == task
+    for action in [*WALK, "Thought: let us see. Action: look", "nonsense"]:
+        answer = plain.step(action)
+        seen_text, *rest = full.step(action)
+        assert seen_text["text"] == f"{answer[0]}\n{task}"
+        assert rest == list(answer[1:])
+        read = withheld.step(action)[0]
+        assert read["text"] == task
+        assert np.array_equal(read["image"], seen_text["image"])
 
 
-@pytest.mark.parametrize("text", [True, False])
-def test_illustrated_episodes(tmp_path: Path, text: bool) -> None:
+def test_blank_pictures_show_nothing() -> None:
+    pictures = seen(SPEC, [*WALK, "nonsense"], blank=True)
+    assert {picture.tobytes() for picture in pictures} == {bytes([128]) * 300 * 300 * 3}
+    pictures[0][:] = 0
+    assert image_env(blank=True).reset(seed=0)[0]["image"].min() == 128, "pixels are the caller's own"
+
+
+@pytest.mark.parametrize("options", [{}, {"text": "withheld", "labels": False, "image_size": 64}, {"blank": True}])
+def test_scripted_players_are_illustrated(options: dict[str, Any]) -> None:
+    """What a scripted player's episode holds is what the environment shows to one who does the same."""
+    env = image_env(**options)
+    for policy in ("expert", "population"):
+        for game in collect("alfworld-image", policy, 2, seed=1, env_options=options):
+            observation, _ = env.reset(options={"game": game.metadata["game"]})
+            for turn in game.turns:
+                if turn.is_agent:
+                    observation, reward, *_ = env.step(turn.text)
+                    assert reward == turn.reward
+                    continue
+                assert turn.text == observation["text"]
+                (picture,) = turn.images
+                assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), observation["image"])
+            assert game.metadata["env"] == "alfworld-image"
+
+
+def test_episodes_of_others_are_refused() -> None:
     (game,) = rollout([make("alfworld")], make_policy("alfworld", "expert"), [3])
-    shown = illustrate(game, tmp_path, text=text)
-    assert [turn.text for turn in shown.agent_turns] == [turn.text for turn in game.agent_turns]
-    assert (shown.rewards, shown.ended, shown.metadata) == (game.rewards, game.ended, game.metadata)
-    env = make("alfworld", observation="both" if text else "image")
-    observation, _ = env.reset(options={"game": game.metadata["game"]})
-    actions = iter(game.agent_turns)
-    for turn in shown.turns:
-        if turn.is_agent:
-            observation = env.step(next(actions).text)[0]
-            continue
-        assert turn.text == observation["text"]
-        (path,) = turn.images
-        assert np.array_equal(np.asarray(Image.open(path)), observation["image"])
-    files = sorted(tmp_path.iterdir())
-    assert {file.suffix for file in files} == {".png"}
-    written = [file.stat().st_mtime_ns for file in files]
-    assert illustrate(game, tmp_path, text=text) == shown
-    assert [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())] == written, "same pictures are one file"
+    with pytest.raises(DataError, match="no first observation .* with the texts in full"):
+        rollout([image_env(text="withheld")], make_policy("alfworld-image", "expert"), [3])
     with pytest.raises(DataError, match="no first observation"):
-        illustrate(Trajectory(game.turns[1:]), tmp_path)
+        image_env().illustrate(Trajectory(game.turns[1:]))
+
+
+@pytest.mark.parametrize("action", ["", "\ud800", "🥚" * 100_000, "Thought: Action: Action:", "go to shelf 1\nlook"])
+def test_any_text_is_answered_by_a_picture(action: str) -> None:
+    env = image_env(image_size=64)
+    env.reset(options={"spec": SPEC})
+    plain = env.step("nonsense")[0]
+    said = env.step(action)[0]
+    assert said["text"].startswith("Nothing happens.\n")
+    assert np.array_equal(said["image"], plain["image"])
 
 
 def test_crowded_rooms_and_unknown_things_are_drawn() -> None:
@@ -137,4 +169,4 @@ def test_pillow_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert make("alfworld").reset(seed=0)
     with pytest.raises(ConfigError, match="pip install pillow"):
-        make("alfworld", observation="image")
+        make("alfworld-image")

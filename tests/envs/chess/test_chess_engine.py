@@ -20,7 +20,8 @@ import pytest
 from qsft.envs import EpisodeError, make, make_policy
 from qsft.envs.chess.engine import MATE, Candidate, Engine, EngineError, EngineSettings
 from qsft.envs.chess.skill import LINES, pick, search_depth, skill_level, weak_move
-from qsft.errors import ConfigError
+from qsft.errors import ConfigError, DataError
+from qsft.evaluation import evaluation_row
 from qsft.evaluation.rollout import failed, rollout
 
 MIDDLE = "r2q1rk1/pp2bppp/2n1pn2/3p1b2/3P4/2N1BN2/PP2BPPP/R2Q1RK1 w - - 4 11"
@@ -78,6 +79,15 @@ def test_an_engine_that_fails_costs_one_episode(
     with pytest.raises(EpisodeError, match=message):
         raise EpisodeError(games[1].metadata["error"])
     assert "episode 1 of chess failed" in caplog.text
+
+
+def test_an_evaluation_without_an_engine_says_so(tmp_path: Path) -> None:
+    missing = str(tmp_path / "nothing")
+    policy = make_policy("chess", "random")
+    games = list(rollout(policy, lambda: make("chess", engine=missing), 3, seed=0, progress=False))
+    assert len(failed(games)) == 3
+    with pytest.raises(DataError, match=r"3 of 3 failed, the first with ConfigError: chess: .*nothing' is no program"):
+        evaluation_row(games, seconds=1.0)
 
 
 def test_a_failed_game_cannot_go_on(stand_in: Callable[..., str]) -> None:

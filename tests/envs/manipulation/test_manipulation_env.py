@@ -162,7 +162,7 @@ def test_vectors_instead_of_texts(vectors: Place) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"observation": "sound"}, "pick: observation='sound' is unknown; use one of tokens, state, image"),
+        ({"observation": "sound"}, "pick: observation='sound' is unknown; use one of tokens, picture, state, image"),
         ({"state_bins": 0}, "bins: 0 in dimension 0"),
         ({"observation": "image", "image_size": 8}, "image_size: 8; give 16 to 512 pixels"),
     ],

@@ -92,6 +92,26 @@ def test_words_say_less_twice() -> None:
     assert said[2:] == ["chosen color : deep purple\n", "nothing happens\n"]
     env.reset()
     assert env.step("click[ item 1 ]\n")[0] == "nothing happens\n"
+    walk = ("search[ purple ]\n", "click[ item 1 ]\n", "click[ < prev ]\n", "click[ item 1 ]\n")
+    first, item, back, again = (step[0] for step in shop(env, *walk))
+    assert back == first.splitlines()[0] + " again\n"
+    assert again == item, "what is listed can be opened although it is not told again"
+    another = shop(env, "search[ purple ]\n", "search[ cork ]\n", "search[ purple ]\n", "click[ next > ]\n")
+    assert [step[0].endswith(" again\n") for step in another] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("mode", ["text", "text_rich", "words"])
+def test_a_thought_before_an_action_changes_nothing(mode: str) -> None:
+    plain, thinking = by_hand(observation=mode), by_hand(observation=mode)
+    actions = ("search[purple]", "click[B000000000]", "oops", "click[buy now]")
+    thoughts = (
+        "Thought: a search[mat]\nAction: ",
+        "Thought: this. Action: ",
+        "Thought:\tno Action: ",
+        " Thought: x\nAction:",
+    )
+    said = [thought + action for thought, action in zip(thoughts, actions, strict=True)]
+    assert shop(thinking, *said) == shop(plain, *actions)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +195,9 @@ def test_typed_actions() -> None:
     env.step("search[purple]")
     assert env.typed_action("B000000000") == "click[B000000000]"
     assert env.typed_action("next >") == "click[next >]"
+    unplayed = by_hand(observation="text")
+    assert unplayed.typed_action("click[Buy Now]") == "click[Buy Now]"
+    assert unplayed.typed_action("buy now") == "buy now", "nobody knows what can be clicked"
     words = by_hand(observation="words")
     words.reset()
     words.step("search[ purple ]\n")

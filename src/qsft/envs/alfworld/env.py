@@ -1,30 +1,28 @@
-"""ALFWorld as an environment: texts or pictures in, text out."""
+"""ALFWorld as an environment: text in, text out."""
 
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
-import numpy as np
 
+from qsft.data.thoughts import split_thought
 from qsft.envs.alfworld.engine import Game
 from qsft.envs.alfworld.houses import GAMES, SPLITS, game_name, generate
 from qsft.envs.alfworld.spec import TASK_TYPES, Spec
-from qsft.envs.alfworld.symbols import symbols
-from qsft.envs.alfworld.texts import WORDINGS, task_sentence
-from qsft.envs.alfworld.view import View
+from qsft.envs.alfworld.symbols import symbols, whole_parts
+from qsft.envs.alfworld.texts import WORDINGS
 from qsft.envs.base import Environment
 from qsft.errors import ConfigError
-
-OBSERVATIONS = ("text", "image", "both")
 
 
 class ALFWorld(Environment):
     """Household tasks in a room; rules and texts of ALFWorld's text games (its README tells the differences).
 
-    An action is a command, ``"go to shelf 1"``; blanks around it do not matter. What is none of the commands that are
+    An action is a command, ``"go to shelf 1"``; blanks around it do not matter, and a thought may stand before it
+    (:mod:`qsft.data.thoughts`). What is none of the commands that are
     possible now is answered ``"Nothing happens."``. Reaching the goal earns 1 and ends the episode (``terminated``),
     everything else earns 0; the last step that is allowed cuts it (``truncated``).
 
@@ -32,16 +30,11 @@ class ALFWorld(Environment):
     ``reset(options={"game": name})`` pins a generated game by its name, ``"unseen/look_at_obj_in_light/81"``;
     ``{"spec": {...}}`` gives a game of your own (:meth:`qsft.envs.alfworld.spec.Spec.from_dict`).
 
-    An observation is a text; with pictures it is ``{"text": str, "image": uint8 [image_size, image_size, 3]}``. With
-    ``observation="image"`` the text tells the task at the start and is empty from then on.
-
     Args:
         split: ``"train"``; ``"seen"``: other games in the same houses; ``"unseen"``: in houses of their own.
         task_types: the types to draw from, ``None`` for all six, each as often.
         max_steps: commands an episode may take; 50 as in ALFWorld, the paper has 30.
         wording: ``"move"``, the texts since 0.4, or ``"put"``, those before (``put X in/on Y``).
-        observation: ``"text"``, ``"image"`` or ``"both"``. Pictures need Pillow.
-        image_size, labels: as for :class:`qsft.envs.alfworld.pictures.Painter`.
 
     Raises:
         ConfigError: a value that is not allowed.
@@ -54,6 +47,7 @@ class ALFWorld(Environment):
         "expert": "qsft.envs.alfworld.policies:ExpertPolicy",
     }
     reset_options = ("game", "spec")
+    thoughts: ClassVar[bool] = True
     return_range = (0.0, 1.0)
 
     def __init__(
@@ -62,9 +56,6 @@ class ALFWorld(Environment):
         task_types: Sequence[str] | None = None,
         max_steps: int = 50,
         wording: str = "move",
-        observation: str = "text",
-        image_size: int = 300,
-        labels: bool = True,
     ) -> None:
         if split not in SPLITS:
             raise ConfigError(f"alfworld: split={split!r:.60} is unknown; use one of {', '.join(SPLITS)}")
@@ -77,21 +68,12 @@ class ALFWorld(Environment):
             raise ConfigError(f"alfworld: max_steps={max_steps!r:.60}; give a whole number of at least 1")
         if wording not in WORDINGS:
             raise ConfigError(f"alfworld: wording={wording!r:.60} is unknown; use one of {', '.join(WORDINGS)}")
-        if observation not in OBSERVATIONS:
-            raise ConfigError(f"alfworld: observation={observation!r:.60}; use one of {', '.join(OBSERVATIONS)}")
         self.split = split
         self.task_types = tuple(dict.fromkeys(types))
         self.max_turns = max_steps
         self.wording = WORDINGS[wording]
         self.action_space = gymnasium.spaces.Text(max_length=100, charset=string.printable)
-        self.observation = observation
-        self.observation_space: gymnasium.Space = gymnasium.spaces.Text(4000, min_length=0, charset=string.printable)
-        if observation != "text":
-            from qsft.envs.alfworld.pictures import Painter
-
-            self._painter = Painter(image_size, labels)
-            image = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-            self.observation_space = gymnasium.spaces.Dict({"text": self.observation_space, "image": image})
+        self.observation_space: gymnasium.Space = gymnasium.spaces.Text(4000, charset=string.printable)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts a game, drawn from the split unless ``options`` pin one.
@@ -115,10 +97,7 @@ class ALFWorld(Environment):
         self._game = Game(spec, self.wording)
         self._steps = 0
         self._playing = True
-        first = self._game.intro
-        if self.observation != "text":
-            self._view = View(first)
-        return self._seen(first, task_sentence(first)), {"admissible_commands": self._game.admissible}
+        return self._game.intro, {"admissible_commands": self._game.admissible}
 
     def step(self, action: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One command.
@@ -128,30 +107,26 @@ class ALFWorld(Environment):
         """
         self.check_step(action)
         self._steps += 1
-        answer = self._game.step(action)
-        if self.observation != "text":
-            self._view.learn(action, answer)
+        answer = self._game.step(split_thought(action)[1])
         won = self._game.won
         info: dict[str, Any] = {"admissible_commands": self._game.admissible}
         truncated = not won and self._steps == self.max_turns
         if won or truncated:
             self._playing = False
             info.update(success=won, **self._pins)
-        return self._seen(answer, ""), float(won), won, truncated, info
+        return answer, float(won), won, truncated, info
+
+    @classmethod
+    def kind(cls, metadata: Mapping[str, Any]) -> str | None:
+        """The type of the task."""
+        name, spec = metadata["game"], metadata["spec"]
+        return str(spec["task_type"] if name is None else name.split("/")[1])
 
     def symbols(self, whole_actions: bool = False) -> list[str]:
         """The words and numbers of the texts of generated games, with their marks, and a newline.
 
-        Raises:
-            ConfigError: ``whole_actions``; there are too many.
+        Args:
+            whole_actions: the parts of commands too, such as ``go to`` and ``shelf 2`` (there are too many commands for a
+                symbol each). Commands survive a tokenizer of these; other texts get a blank before the marks behind names.
         """
-        if whole_actions:
-            raise ConfigError("alfworld: its commands are too many to be one symbol each; leave whole_actions out")
-        return symbols(self.wording)
-
-    def _seen(self, text: str, without_text: str) -> str | dict[str, Any]:
-        """The observation; ``without_text`` is what is told in words where the text is withheld."""
-        if self.observation == "text":
-            return text
-        kept = text if self.observation == "both" else without_text
-        return {"text": kept, "image": self._painter.pixels(self._view)}
+        return [*symbols(self.wording), *(whole_parts() if whole_actions else ())]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import gymnasium
 
+from qsft.data.thoughts import split_thought
 from qsft.envs.alfworld.env import ALFWorld
 from qsft.envs.alfworld.texts import WORDINGS
 from qsft.envs.base import Environment
@@ -41,6 +42,7 @@ class OriginalALFWorld(Environment):
     name: ClassVar[str] = "alfworld-original"
     policies: ClassVar[dict[str, str]] = dict(ALFWorld.policies)
     reset_options = ("game",)
+    thoughts: ClassVar[bool] = True
     return_range = (0.0, 1.0)
 
     def __init__(self, folder: str | os.PathLike[str], max_steps: int = 50) -> None:
@@ -93,7 +95,7 @@ class OriginalALFWorld(Environment):
         """
         self.check_step(action)
         self._steps += 1
-        state, _, _ = self._engine.step(action)
+        state, _, _ = self._engine.step(split_thought(action)[1])
         won = bool(state["won"])
         info: dict[str, Any] = {"admissible_commands": list(state["admissible_commands"])}
         truncated = not won and self._steps == self.max_turns

@@ -5,19 +5,15 @@ A picture is a function of a :class:`~qsft.envs.alfworld.view.View`, which is re
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qsft.data.trajectory import Trajectory, Turn
 from qsft.envs.alfworld.facts import receptacle_types
 from qsft.envs.alfworld.shapes import require_pillow, sprite, strokes
-from qsft.envs.alfworld.texts import task_sentence
 from qsft.envs.alfworld.view import View, type_of
 from qsft.errors import ConfigError
 
@@ -162,42 +158,6 @@ class Painter:
             for x in (middle - 6 * edge, middle + 6 * edge):
                 y = (top + bottom) // 2
                 draw.line((x, y - height, x, y + height), fill=_INK, width=edge * 2)
-
-
-def illustrate(
-    trajectory: Trajectory, folder: Path | str, size: int = 300, labels: bool = True, text: bool = True
-) -> Trajectory:
-    """An episode of texts with a picture in each turn of the environment.
-
-    Args:
-        trajectory: an episode of this environment.
-        folder: where the pictures go, as PNG files that are named after their pixels; it must exist. Same pictures are
-            one file.
-        size, labels: as for :class:`Painter`.
-        text: keep the texts; else only the task is told, in the first turn.
-
-    Raises:
-        ConfigError: as for :class:`Painter`.
-        DataError: no episode of this world.
-    """
-    painter = Painter(size, labels)
-    view = View(trajectory.turns[0].text)
-    turns: list[Turn] = []
-    for turn in trajectory.turns:
-        if turn.is_agent:
-            turns.append(turn)
-            continue
-        if turns:
-            view.learn(turns[-1].text, turn.text)
-        image = painter.draw(view)
-        path = Path(folder) / f"{hashlib.sha256(image.tobytes()).hexdigest()[:24]}.png"
-        if not path.exists():
-            part = path.with_suffix(".part")
-            image.save(part, format="PNG")
-            part.replace(path)  # so that a picture is there in full or not at all
-        kept = turn.text if text else "" if len(turns) else task_sentence(turn.text)
-        turns.append(Turn(turn.role, kept, turn.reward, (str(path),)))
-    return Trajectory(turns, trajectory.ended, dict(trajectory.metadata))
 
 
 def _together(names: list[str]) -> str:

@@ -45,6 +45,15 @@ def symbols(wording: Wording) -> list[str]:
     return ["\n", *sorted(words)]
 
 
+def whole_parts() -> list[str]:
+    """The parts of commands: verbs of two words and all names, ``go to`` and ``shelf 2``; and the marks behind names."""
+    largest: dict[str, int] = dict.fromkeys(object_types(), max(COPIES))
+    for kind in receptacle_types().values():
+        largest[kind.name] = max(most for _, _, most in kind.rooms.values())
+    names = [f"{kind} {number}" for kind, most in largest.items() for number in range(1, most + 1)]
+    return ["go to", ",", ".", *sorted(names)]
+
+
 def _largest(wording: Wording) -> int:
     """The largest number of an object, a receptacle or, where it is told, a location."""
     rooms = [[kind.rooms[room][2] for kind in receptacle_types().values() if room in kind.rooms] for room in ROOMS]

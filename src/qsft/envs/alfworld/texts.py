@@ -79,6 +79,16 @@ def task_sentence(first: str) -> str:
     return TASK + first.partition(TASK)[2]
 
 
+def reminded(answer: str, first: str) -> str:
+    """An answer with the task of the first observation behind it."""
+    return f"{answer}\n{task_sentence(first)}"
+
+
+def without_reminder(text: str) -> str:
+    """The answer alone."""
+    return text.partition(f"\n{TASK}")[0]
+
+
 def contents(receptacle: str, openable: bool, opened: bool, objects: Sequence[str]) -> str:
     """What one sees in or on a receptacle."""
     if not openable:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from qsft.data.thoughts import split_thought
 from qsft.envs.alfworld.facts import receptacle_types
-from qsft.envs.alfworld.texts import EMPTY_HANDED, IN_THE_MIDDLE, NOTHING_HAPPENS, TASK
+from qsft.envs.alfworld.texts import EMPTY_HANDED, IN_THE_MIDDLE, NOTHING_HAPPENS, TASK, without_reminder
 from qsft.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ class View:
     def __init__(self, first: str) -> None:
         room, found, _ = first.partition(TASK)
         if IN_THE_MIDDLE not in room or not found:
-            raise DataError(f"alfworld: {first!r:.80} is no first observation of this world; give one of its episodes")
+            raise DataError(
+                f"alfworld: {first!r:.80} is no first observation of this world; give one of its episodes, with the texts "
+                "in full"
+            )
         self.receptacles = tuple(_NAMES.findall(room.partition(IN_THE_MIDDLE)[2]))
         self.here: str | None = None
         self.inside: dict[str, list[str]] = {}
@@ -72,7 +76,7 @@ class View:
         view = cls(history.turns[0].text)
         for turn, answer in zip(history.turns, history.turns[1:], strict=False):
             if turn.is_agent:
-                view.learn(turn.text, answer.text)
+                view.learn(split_thought(turn.text)[1], answer.text)
         return view
 
     def at(self, receptacle: str) -> bool:
@@ -90,7 +94,7 @@ class View:
 
     def learn(self, action: str, answer: str) -> None:
         """Takes in a command and what was answered."""
-        action = action.strip()
+        action, answer = action.strip(), without_reminder(answer)
         self.refused = answer == NOTHING_HAPPENS
         going = action.removeprefix("go to ") if action.startswith("go to ") else None
         if self.refused:

@@ -34,7 +34,7 @@ class GuessMyCity(QuestionGame):
     """
 
     name: ClassVar[str] = "guess-my-city"
-    kind: ClassVar[str] = "city"
+    sought: ClassVar[str] = "city"
     starts: ClassVar[tuple[str, ...]] = (*STARTS, "Was", "Did", "Has", "What", "Which", "How", "Where")
     policies: ClassVar[dict[str, str]] = {
         "random": "qsft.envs.twenty_questions.policies:RandomPolicy",

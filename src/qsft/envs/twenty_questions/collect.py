@@ -28,7 +28,7 @@ class QuestionPlayer:
             raise ConfigError(f"{environment.name}: the policy was made for another game; make it for this one")
         self.policy = policy
         self.world = world = environment.world
-        self.kind = environment.kind
+        self.sought = environment.sought
         # Turns are immutable: the games share them.
         moves = range(len(world.outcomes))
         self._first = Turn("user", FIRST_OBSERVATION)
@@ -63,6 +63,6 @@ class QuestionPlayer:
             if not len(playing):
                 break
         return [
-            Trajectory(turns, "terminated", {self.kind: self.world.items[item].names[0], "success": success})
+            Trajectory(turns, "terminated", {self.sought: self.world.items[item].names[0], "success": success})
             for turns, item, success in zip(games, items.tolist(), right.tolist(), strict=True)
         ]

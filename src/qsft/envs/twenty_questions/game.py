@@ -25,7 +25,7 @@ TURNS = 20
 class QuestionGame(Environment):
     """Find an item by questions; the base of Twenty Questions and Guess My City.
 
-    Subclasses set :attr:`kind` and the world.
+    Subclasses set :attr:`sought` and the world.
 
     Args:
         world: the closed world that policies know and the table answers from.
@@ -39,7 +39,7 @@ class QuestionGame(Environment):
     """
 
     #: what is to be found; the name of the reset option that pins it
-    kind: ClassVar[str]
+    sought: ClassVar[str]
     #: first words of a question that is not malformed
     starts: ClassVar[tuple[str, ...]] = STARTS
     return_range = (-float(TURNS), 0.0)
@@ -52,7 +52,7 @@ class QuestionGame(Environment):
         self.items = world.items if items is None else tuple(items)
         if items is not None and oracle == "table":
             raise ConfigError(
-                f"{self.name}: the table knows its own {self.kind}s only; give an oracle for yours, "
+                f"{self.name}: the table knows its own {self.sought}s only; give an oracle for yours, "
                 "such as {'base_url': 'http://localhost:8000/v1', 'model': '...'}"
             )
         self._index = {name.lower(): number for number, item in enumerate(self.items) for name in item.names}
@@ -67,7 +67,7 @@ class QuestionGame(Environment):
         if isinstance(oracle, Mapping):
             try:
                 # One for all environments with these settings: they share its memory and know together if it is down.
-                return _endpoint_oracle(self.kind, **oracle)
+                return _endpoint_oracle(self.sought, **oracle)
             except TypeError as error:
                 raise ConfigError(
                     f"{self.name}: oracle={dict(oracle)!r:.100}: give base_url, model and, if you like, timeout, "
@@ -80,17 +80,17 @@ class QuestionGame(Environment):
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Starts a game. The option named like :attr:`kind` pins what is to be found, by any of its names.
+        """Starts a game. The option named like :attr:`sought` pins what is to be found, by any of its names.
 
         Raises:
             ConfigError: unknown option, or a name that nothing here has.
         """
-        name = (options or {}).get(self.kind)
+        name = (options or {}).get(self.sought)
         if name is not None and not (isinstance(name, str) and name.lower() in self._index):
             near = difflib.get_close_matches(name.lower(), self._index, 3) if isinstance(name, str) else []
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise ConfigError(
-                f"{self.name}: {self.kind} {name!r:.60} is none of the {len(self.items)} that there are{hint}"
+                f"{self.name}: {self.sought} {name!r:.60} is none of the {len(self.items)} that there are{hint}"
             )
         super().reset(seed=seed, options=options)
         drawn = int(self.np_random.integers(len(self.items)))
@@ -111,7 +111,7 @@ class QuestionGame(Environment):
         self._turns += 1
         found = question is not None and answer.strip() == YES and names_item(question, self._item.names, self._nouns)
         self._playing = not found and self._turns < TURNS
-        info = {} if self._playing else {"success": found, self.kind: self._item.names[0]}
+        info = {} if self._playing else {"success": found, self.sought: self._item.names[0]}
         return answer + "\n", 0.0 if found else -1.0, not self._playing, False, info
 
     def symbols(self, whole_actions: bool = False) -> list[str]:

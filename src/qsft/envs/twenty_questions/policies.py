@@ -40,7 +40,7 @@ class QuestionPolicy(ABC):
     def __init__(self, environment: QuestionGame) -> None:
         if environment.items is not environment.world.items:
             raise ConfigError(
-                f"policy {self.name!r}: it knows the table's {environment.kind}s only; leave out your own"
+                f"policy {self.name!r}: it knows the table's {environment.sought}s only; leave out your own"
             )
         self.world: World = environment.world
         self.seed(0)

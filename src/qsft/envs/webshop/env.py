@@ -28,10 +28,11 @@ GOALS = ("human", "synthetic")
 class WebShop(Environment):
     """Find and buy what an instruction asks for; pages, actions, texts and reward of the original shop.
 
-    Actions are ``search[words]`` on any page and ``click[what]``, a product's name, a button or the value of an option.
-    What means nothing leaves the page as it is. Buying ends the episode; it is the only action that is rewarded, by a
-    score in [0, 1] (see :mod:`qsft.envs.webshop.reward`). After ``max_turns`` actions without a purchase the episode is
-    over as well, with 0 (``terminated``: the limit is part of the game). Success is a score of 1.
+    Actions are ``search[words]`` on any page and ``click[what]``, a product's name, a button or the value of an option;
+    a thought may stand before one (:mod:`qsft.data.thoughts`). What means nothing leaves the page as it is. Buying ends
+    the episode; it is the only action that is rewarded, by a score in [0, 1] (see :mod:`qsft.envs.webshop.reward`).
+    After ``max_turns`` actions without a purchase the episode is over as well, with 0 (``terminated``: the limit is part
+    of the game). Success is a score of 1.
 
     Until the end ``info`` holds ``available_actions``, as the original tells them; at the end ``success``, ``goal`` and
     ``score``, the parts of the reward (``None`` if nothing was bought). ``reset(options={"goal": 17})`` pins the goal
@@ -63,6 +64,7 @@ class WebShop(Environment):
         "expert": "qsft.envs.webshop.policies:ExpertPolicy",
     }
     reset_options = ("goal",)
+    thoughts: ClassVar[bool] = True
     return_range = (0.0, 1.0)
 
     def __init__(
@@ -170,9 +172,14 @@ class WebShop(Environment):
         return symbols()
 
     def typed_action(self, text: str) -> str:
-        """``"buy now"`` is a click, if that can be clicked, and anything else a search; brackets may be typed too."""
+        """``"buy now"`` is a click, if that can be clicked, and anything else a search; brackets may be typed too.
+
+        Between episodes nothing can be clicked, and a text without brackets stays as it is.
+        """
         action = parse_action(text)
         if action is None or action.verb not in ("search", "click"):
+            if not self._playing:
+                return text
             known = read_action(f"click[{text}]", self.session, self.observation)
             assert known is not None
             action = Action("click" if known.argument.lower() in self.session.clickables() else "search", text)

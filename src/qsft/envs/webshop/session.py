@@ -57,6 +57,7 @@ class Session:
         query: the words of the last search.
         results: numbers of the products it found.
         number: which page of these, from 1.
+        listed_again: whether this page of this query was shown before.
         product: the product that one looks at.
         chosen: its options that were chosen, name -> value.
         set_option: name of the option that the last action chose, if it chose one.
@@ -69,10 +70,12 @@ class Session:
     query: str = ""
     results: tuple[int, ...] = ()
     number: int = 0
+    listed_again: bool = False
     product: Product | None = None
     chosen: dict[str, str] = field(default_factory=dict)
     set_option: str | None = None
     seen: set[str] = field(default_factory=set)
+    _listed: set[tuple[str, int]] = field(default_factory=set)
 
     def act(self, action: Action | None) -> bool:
         """Does it (the argument is understood in lower case); ``False`` if it means nothing here."""
@@ -127,6 +130,8 @@ class Session:
 
     def _list(self, number: int) -> None:
         self.page, self.number, self.product, self.chosen = "results", number, None, {}
+        self.listed_again = (self.query, number) in self._listed
+        self._listed.add((self.query, number))
 
     def _click(self, argument: str, target: Product | str | None) -> None:
         # By name, in the order of the original: an option that is called like a button acts as the button.

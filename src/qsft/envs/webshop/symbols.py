@@ -43,7 +43,7 @@ def _names() -> Iterator[str]:
 def _phrases() -> Iterator[str]:
     """What else is said: the sentences around the names, buttons, numbers."""
     yield from (BACK, PREVIOUS, NEXT, BUY, *SUB_PAGES, NOTHING, "none")
-    yield from ("page of results no more item chosen : | for , $ to . thank you for shopping reviews", "with")
+    yield from ("page of results again no more item chosen : | for , $ to . thank you for shopping reviews", "with")
     yield from ("Find me with , and price lower than dollars", *(str(number) for number in range(FOUND + 1)))
     for frame in (*FEATURES, DESCRIPTION, *INSTRUCTIONS):
         yield re.sub(r"\{\w*\}", " ", frame)

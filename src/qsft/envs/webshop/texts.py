@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+from qsft.data.thoughts import split_thought
 from qsft.envs.webshop.session import BACK, BUY, PREVIOUS, SUB_PAGES, Action, Session, parse_action
 from qsft.errors import DataError
 
@@ -127,7 +128,7 @@ def action_text(action: Action, mode: str) -> str:
 
 def read_action(text: str, session: Session, mode: str) -> Action | None:
     """The action that an agent's text means in a session; where brackets are missing, ``None``."""
-    action = parse_action(text)
+    action = parse_action(split_thought(text)[1])
     if action is None or mode != "words":
         return action
     argument = spaced(action.argument)
@@ -165,6 +166,8 @@ def _words_page(session: Session) -> str:
     elif session.page == "results":
         listed = session.listed()
         lines = [f"page {session.number} of {len(session.results)} results" if listed else "no more results"]
+        if session.listed_again and listed:
+            lines, listed = [f"{lines[0]} again"], []
         for place, item in enumerate(listed, start=1):
             lines.append(f"item {place} : {item.title} {item.price_text}")
     elif session.page == "done" or product is None:

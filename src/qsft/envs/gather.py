@@ -1,0 +1,110 @@
+"""Episodes of a policy that does not repeat itself, such as a served model, into a file that a failure cannot spoil."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qsft.data.images import picture_folder, save_pictures
+from qsft.data.progress import RowProgress
+from qsft.envs.registry import environment_class, make
+from qsft.envs.rollout import derive_seed, play
+from qsft.errors import DataError, QSFTError
+
+if TYPE_CHECKING:
+    from qsft.policies.base import Policy
+
+
+def gather(
+    env_name: str,
+    policy: Policy,
+    episodes: int,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    env_options: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    places: int = 8,
+) -> None:
+    """Plays episodes 0 to ``episodes - 1`` into a new file.
+
+    Each is appended to ``NAME.partial.jsonl`` beside the file as soon as it is over. When the policy fails, what is there
+    stays, and the same call plays what is missing. At the end the episodes are put in order and the file gets its name.
+    How an episode starts depends on the seed and its number alone.
+
+    Args:
+        env_name, seed, env_options: as for :func:`qsft.envs.collect.collect`.
+        policy: any; it need not do the same again.
+        episodes: at least 1.
+        out: a ``.jsonl`` or ``.parquet`` file that does not exist yet.
+        metadata: what else to note down with each episode, such as the model's name.
+        places: how many are played at once.
+
+    Raises:
+        ConfigError: unknown name or option.
+        DataError: ``out``, or the folder of its pictures, exists; it has another ending; what was gathered before was
+            made with other arguments.
+        QSFTError: the policy failed; the message says how many episodes are kept.
+    """
+    from qsft.data.files import append_trajectories, load_trajectories, write_trajectories
+
+    out = Path(out)
+    if out.suffix not in (".jsonl", ".parquet"):
+        raise DataError(f"{out}: cannot write format {out.suffix or '(no extension)'}; use .jsonl or .parquet")
+    if out.exists():
+        raise DataError(f"{out}: exists already; delete it or choose another file")
+    options = dict(env_options or {})
+    source = {"env": environment_class(env_name).name, "policy": policy.name, "seed": seed, **(metadata or {})}
+    partial, pictures = out.with_suffix(".partial.jsonl"), picture_folder(out)
+    if pictures.exists() and not partial.exists():
+        raise DataError(
+            f"{pictures}: exists already, and the pictures would go there; delete it or choose another file"
+        )
+    done = _gathered(partial, source)
+    missing = [episode for episode in range(episodes) if episode not in done]
+    policy.seed(derive_seed(seed, 1, len(done)))
+    kept = episodes - len(missing)
+    games = play(
+        policy, [derive_seed(seed, 0, episode) for episode in missing], lambda: make(env_name, **options), places
+    )
+    try:
+        with RowProgress(f"Collecting {out.name}", lambda: kept / episodes) as progress:
+            for game in games:
+                played = game.trajectory
+                played.metadata = {**source, "episode": missing[game.number], **played.metadata}
+                append_trajectories(partial, [save_pictures(played, pictures)])
+                kept += 1
+                progress.advance()
+    except QSFTError as error:
+        raise QSFTError(f"{error} ({kept} of {episodes} episodes are kept in {partial}; repeat to go on)") from error
+    collected = sorted(load_trajectories(partial), key=lambda played: played.metadata["episode"])
+    write_trajectories(out, (played for played in collected if played.metadata["episode"] < episodes))
+    partial.unlink()
+
+
+def _gathered(partial: Path, source: Mapping[str, Any]) -> set[int]:
+    """Numbers of the episodes that were gathered before; a last line that was cut off is removed."""
+    if not partial.exists():
+        return set()
+    found: set[int] = set()
+    size = 0
+    with partial.open("rb") as file:
+        for row, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                noted = json.loads(line)["metadata"]
+                same = {name: noted[name] for name in source} == dict(source)
+                found.add(int(noted["episode"]))
+            except (ValueError, KeyError, TypeError):
+                same = False
+            if not same:
+                raise DataError(
+                    f"{partial}: row {row}: not what this command gathers; repeat the command that was interrupted, or "
+                    "delete the file"
+                )
+            size += len(line)
+    os.truncate(partial, size)
+    return found

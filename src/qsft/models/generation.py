@@ -1,0 +1,68 @@
+"""`generate` for a model whose forward pass is another's with other logits on top."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationMixin
+
+from qsft.errors import ConfigError
+
+#: Inputs of a model that have one entry for each row of the batch; all others are those of images.
+_OF_ROWS = ("attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids")
+
+
+class InnerGeneration(GenerationMixin):
+    """Inputs are prepared as the inner language model prepares its own: positions, token types, images.
+
+    With a cache, images are read once, with the prompt.
+    """
+
+    @property
+    def inner(self) -> Any:
+        """The language model whose inputs are read."""
+        raise NotImplementedError
+
+    def whole_inputs(self, input_ids: Tensor, attention_mask: Tensor | None, **images: Tensor) -> dict[str, Any]:
+        """What the inner model reads to see a padded batch at once, without a cache."""
+        inputs = {"attention_mask": attention_mask, **images}
+        positions = self.inner._prepare_position_ids_for_generation(input_ids, inputs)
+        prepared = self.inner.prepare_inputs_for_generation(
+            input_ids, position_ids=positions, is_first_iteration=True, **inputs
+        )
+        return {**prepared, "use_cache": False}
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return self.inner.prepare_inputs_for_generation(input_ids, *args, **kwargs)
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
+        return self.inner._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        return self.inner._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+
+    def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        self.inner._validate_model_kwargs(model_kwargs)
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **kwargs: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Repeats each row; the images of the one row that can have some are repeated as a whole."""
+        images = {key: value for key, value in kwargs.items() if torch.is_tensor(value) and key not in _OF_ROWS}
+        if images and expand_size > 1 and input_ids is not None and len(input_ids) > 1:
+            raise ConfigError("beam search with images takes one row at a time; generate for each alone.")
+        rest = {key: value for key, value in kwargs.items() if key not in images}
+        ids, rest = super()._expand_inputs_for_generation(  # type: ignore[misc]
+            expand_size, is_encoder_decoder, input_ids, **rest
+        )
+        repeated = {key: value.repeat(expand_size, *[1] * (value.dim() - 1)) for key, value in images.items()}
+        return ids, {**rest, **repeated}
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        # generate() must not make a cache sized for the outer model: forward makes the right one
+        return False

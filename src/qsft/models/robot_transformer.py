@@ -1,0 +1,311 @@
+"""A transformer for robots in the manner of RT-1: short steps of observation tokens and autoregressive action tokens.
+
+Source: Brohan et al., "RT-1: Robotics Transformer for Real-World Control at Scale", 2022 (arXiv 2212.06817), section 5:
+a few learnt tokens an image, the last steps for a history, an action as one token a dimension. Here an action's tokens
+are read off one after the other, and a whole episode is one row of tokens: which step a token belongs to follows from
+the ends of turns, and attention reaches ``history`` steps back. So it is an ordinary causal language model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationMixin,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    initialization,
+)
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from qsft.errors import ConfigError
+
+
+class RobotTransformerConfig(PreTrainedConfig):
+    """Sizes of a robot transformer; the defaults make about half a million weights without images.
+
+    Args:
+        vocab_size, pad_token_id, bos_token_id, eos_token_id: the tokenizer's. Every turn ends with the eos token and
+            holds no other; an observation's and the action's turn are a step.
+        hidden_size, intermediate_size, layers, heads: of the transformer, whose blocks are Llama's.
+        history: steps that a token sees, its own included.
+        step_tokens: places in a step that are told apart; tokens after them share the last one's.
+        image_token_id: stands ``image_tokens`` times for each image; ``None``: no images.
+        image_tokens: tokens of an image.
+        vision: config (a dict with ``model_type``) of a Hugging Face backbone that reads the images; ``None``: three
+            convolutions.
+    """
+
+    model_type = "robot_transformer"
+
+    def __init__(
+        self,
+        vocab_size: int = 512,
+        hidden_size: int = 128,
+        intermediate_size: int = 384,
+        layers: int = 2,
+        heads: int = 4,
+        history: int = 1,
+        step_tokens: int = 64,
+        image_token_id: int | None = None,
+        image_tokens: int = 8,
+        vision: dict[str, Any] | None = None,
+        initializer_range: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.layers = layers
+        self.heads = heads
+        self.history = history
+        self.step_tokens = step_tokens
+        self.image_token_id = image_token_id
+        self.image_tokens = image_tokens
+        self.vision = vision
+        self.initializer_range = initializer_range
+        kwargs.setdefault("tie_word_embeddings", False)
+        super().__init__(**kwargs)
+        for name in ("layers", "heads", "history", "step_tokens", "image_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"robot_transformer: {name}: {getattr(self, name)}; give at least 1.")
+        if hidden_size % (2 * heads):
+            raise ConfigError(
+                f"robot_transformer: hidden_size {hidden_size} must be a multiple of 2 * heads ({heads})."
+            )
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Layers of a cache: the transformer's, and one that keeps the tokens themselves."""
+        return self.layers + 1
+
+
+class Places(nn.Embedding):
+    """One row for each place in a step.
+
+    Rows begin as large as those of numbered bins (:mod:`qsft.models.number_tokens`), or a fresh model would hear nothing
+    but the bin: the same symbols stand for every dimension, and the place alone says which one is meant.
+    """
+
+    STD = 0.2
+
+
+class _PreTrained(PreTrainedModel):
+    config_class = RobotTransformerConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, Places):
+            initialization.normal_(module.weight, std=Places.STD)
+        else:
+            super()._init_weights(module)
+
+
+class ImageTokens(nn.Module):
+    """A few tokens an image: learnt weighted means of a feature map, each looking elsewhere (TokenLearner, as in RT-1).
+
+    The map's coordinates are features too, so that a token can say where something is.
+    """
+
+    def __init__(self, config: RobotTransformerConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        if config.vision is None:
+            self.encoder: nn.Module = nn.Sequential(
+                nn.Conv2d(3, width // 4, 8, stride=4, padding=2),
+                nn.GELU(),
+                nn.Conv2d(width // 4, width // 2, 3, stride=2, padding=1),
+                nn.GELU(),
+                nn.Conv2d(width // 2, width, 3, padding=1),
+                nn.GELU(),
+            )
+            channels = width
+        else:
+            self.encoder = AutoBackbone.from_config(AutoConfig.for_model(**config.vision))
+            channels = int(self.encoder.channels[-1])  # type: ignore[index, arg-type]
+        self.attention = nn.Conv2d(channels + 2, config.image_tokens, 1)
+        self.features = nn.Linear(channels + 2, width)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """``[N, 3, H, W]`` images to ``[N, image_tokens, d]``."""
+        maps = self.encoder(pixel_values)
+        if not isinstance(maps, Tensor):
+            maps = maps.feature_maps[-1]
+        rows, columns = (torch.linspace(-1, 1, size, device=maps.device, dtype=maps.dtype) for size in maps.shape[2:])
+        places = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(maps), -1, -1, -1)
+        maps = torch.cat([maps, places], dim=1)
+        weights = torch.softmax(self.attention(maps).flatten(2), dim=-1)
+        return self.features(weights @ maps.flatten(2).transpose(1, 2))
+
+
+class RobotTransformerModel(_PreTrained):
+    """Hidden states of every token; the transformer itself is :class:`transformers.LlamaModel`."""
+
+    def __init__(self, config: RobotTransformerConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.places = Places(config.step_tokens, config.hidden_size)
+        self.vision = None if config.image_token_id is None else ImageTokens(config)
+        blocks = LlamaConfig(
+            vocab_size=1,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            initializer_range=config.initializer_range,
+            pad_token_id=None,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+        blocks._attn_implementation = "sdpa"  # the mask below is one of bools
+        self.blocks = LlamaModel(blocks)
+        self.blocks.embed_tokens = None  # type: ignore[assignment]
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embed_tokens = value  # type: ignore[assignment]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states ``[B, T, d]``.
+
+        Args:
+            input_ids: ``[B, T]``; an image's place holds ``image_tokens`` image tokens.
+            attention_mask: ``[B, P + T]``, 0 for padding, with P tokens in the cache.
+            pixel_values: ``[N, 3, H, W]``, the images of the batch's rows in order; not read where no token is an
+                image's.
+            past_key_values: the cache.
+            kwargs: not read; ``position_ids`` follow from the attention mask.
+
+        Raises:
+            ConfigError: images and image tokens do not match.
+        """
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        past, seen = 0, input_ids
+        if past_key_values is not None:
+            past = past_key_values.get_seq_length()
+            marks = input_ids[:, None, :, None]
+            seen = past_key_values.update(marks, marks, self.config.layers)[0][:, 0, :, 0]
+        real = torch.ones_like(seen, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        places, visible = self._steps(seen, real)
+        embedded = self._embedded(input_ids, pixel_values) + self.places(places[:, past:])
+        output = self.blocks(
+            inputs_embeds=embedded,
+            attention_mask=visible[:, None, past:],
+            position_ids=(real.long().cumsum(1) - 1).clamp_min(0)[:, past:],
+            past_key_values=past_key_values,
+            use_cache=bool(use_cache),
+        )
+        return BaseModelOutputWithPast(last_hidden_state=output.last_hidden_state, past_key_values=past_key_values)
+
+    def _steps(self, ids: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Place of each token in its step ``[B, K]``, and which tokens it sees ``[B, K, K]``.
+
+        The token that begins a row belongs to no step and is seen by none: play may cut a history anywhere.
+        """
+        inside = real if self.config.bos_token_id is None else real & (ids != self.config.bos_token_id)
+        ends = (ids == self.config.eos_token_id).long()
+        steps = (ends.cumsum(1) - ends) // 2
+        count = inside.long().cumsum(1)
+        begins = torch.zeros_like(steps, dtype=torch.bool)
+        begins[:, 1:] = steps[:, 1:] > steps[:, :-1]
+        before = torch.where(begins, count - 1, 0).cummax(1).values
+        places = (count - 1 - before).clamp(0, self.config.step_tokens - 1)
+        index = torch.arange(ids.shape[1], device=ids.device)
+        ago = steps[:, :, None] - steps[:, None]
+        visible = inside[:, None] & (ago >= 0) & (ago < self.config.history) & (index[:, None] >= index)
+        return places, visible | (index[:, None] == index)
+
+    def _embedded(self, ids: Tensor, pixel_values: Tensor | None) -> Tensor:
+        embedded = self.embed_tokens(ids)
+        if self.vision is None:
+            if pixel_values is not None:
+                raise ConfigError(
+                    "images: the robot transformer was made without them; set image_token_id in its config."
+                )
+            return embedded
+        wanted = ids == self.config.image_token_id
+        if not wanted.any():  # the images of a row stand before what is generated
+            return embedded
+        if pixel_values is None or wanted.sum() != len(pixel_values) * self.config.image_tokens:
+            found = 0 if pixel_values is None else len(pixel_values)
+            raise ConfigError(
+                f"images: {found} of them for {int(wanted.sum())} image tokens; give {self.config.image_tokens} tokens "
+                "an image."
+            )
+        tokens = self.vision(pixel_values.to(embedded.dtype)).flatten(0, 1)
+        return embedded.masked_scatter(wanted[..., None], tokens.to(embedded.dtype))
+
+
+class RobotTransformerForCausalLM(_PreTrained, GenerationMixin):
+    """The robot transformer with its output head: next tokens of actions."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: RobotTransformerConfig) -> None:
+        super().__init__(config)
+        self.model = RobotTransformerModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.embed_tokens = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits ``[B, T, V]``, at the last ``logits_to_keep`` positions (0: all); see :class:`RobotTransformerModel`."""
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        return CausalLMOutputWithPast(
+            logits=self.lm_head(output.last_hidden_state[:, kept]), past_key_values=output.past_key_values
+        )
+
+
+AutoConfig.register(RobotTransformerConfig.model_type, RobotTransformerConfig)
+AutoModelForCausalLM.register(RobotTransformerConfig, RobotTransformerForCausalLM)
+AutoModelForImageTextToText.register(RobotTransformerConfig, RobotTransformerForCausalLM)

@@ -1,0 +1,54 @@
+"""A language model of a game's language, made before any game is seen: what a study's runs start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qsft.data.files import load_trajectories, write_trajectories
+from qsft.envs import make
+from qsft.errors import ConfigError
+from qsft.models.scratch import bpe_tokenizer
+from qsft.training import RunSettings, train
+
+
+def pretrain(
+    settings: Mapping[str, Any],
+    env: str,
+    env_options: Mapping[str, Any],
+    model: str | dict[str, Any],
+    work: Path,
+    quiet: bool = False,
+) -> Path:
+    """Train a model and its tokenizer on the environment's texts, unless that is done.
+
+    Args:
+        settings: ``texts``, how many; ``vocabulary``, the size of the tokenizer's; ``seed``, of texts and weights
+            (default 0); and fields of :class:`qsft.training.SFTConfig`.
+        env, env_options: whose :meth:`~qsft.envs.base.Environment.corpus` to read.
+        model: as in :class:`qsft.training.RunSettings`.
+        work: folder for the texts and the model.
+        quiet: no progress bars.
+
+    Returns:
+        Folder of the model, its tokenizer beside it.
+
+    Raises:
+        ConfigError: ``texts`` or ``vocabulary`` is missing, or the environment has no texts.
+    """
+    stage = dict(settings)
+    missing = [name for name in ("texts", "vocabulary") if name not in stage]
+    if missing:
+        raise ConfigError(f"pretrain: {missing[0]} is missing; give the number of texts and the vocabulary's size.")
+    texts, vocabulary, seed = int(stage.pop("texts")), int(stage.pop("vocabulary")), int(stage.pop("seed", 0))
+    folder, data = work / "pretrained", work / "corpus.jsonl"
+    # the tokenizer is the last that a run writes
+    if (folder / "tokenizer.json").exists():
+        return folder
+    work.mkdir(parents=True, exist_ok=True)
+    if not data.exists():
+        write_trajectories(data, make(env, **env_options).corpus(texts, seed))
+    tokenizer = bpe_tokenizer((text.turns[0].text for text in load_trajectories(data)), vocabulary)
+    plan = RunSettings("sft", str(data), model, format="text", behaviour=stage, seed=seed)
+    return train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)

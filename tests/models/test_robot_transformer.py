@@ -1,0 +1,168 @@
+"""The robot transformer: what a token sees, the cache, images at their places, and that it is like any causal LM."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, ResNetConfig
+
+from qsft.errors import ConfigError
+from qsft.models import RobotTransformerConfig, RobotTransformerForCausalLM, check_head, output_head
+from qsft.models.new_tokens import start_token_rows
+from qsft.models.number_tokens import number_tokens
+from qsft.models.scratch import model_from_config, word_level_tokenizer
+
+IMAGE = 29
+SIZES = {"vocab_size": 30, "hidden_size": 32, "intermediate_size": 48, "pad_token_id": 0, "bos_token_id": 1}
+SIZES |= {"eos_token_id": 3}
+#: bos, then four steps of an observation of four tokens and an action of three, each with the end of turn, 3
+IDS = torch.tensor([[1, *(token for step in range(4) for token in (7 + step, 12, 13, 3, 20 + step, 25, 3))]])
+
+
+def make(**settings):
+    torch.manual_seed(0)
+    model = RobotTransformerForCausalLM(RobotTransformerConfig(**SIZES, **settings))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model.eval()
+
+
+@pytest.mark.parametrize("history", [1, 2, 3])
+def test_a_token_sees_as_many_steps_as_its_history(history):
+    """Through one layer; a second reaches further."""
+    model = make(history=history, layers=1)
+    plain = model(IDS).logits[0]
+    for changed in range(1, IDS.shape[1]):
+        ids = IDS.clone()
+        ids[0, changed] = 28 if ids[0, changed] != 3 else 3
+        moved = (model(ids).logits[0] - plain).abs().amax(-1) > 1e-6
+        step = (changed - 1) // 7
+        for position in range(1, IDS.shape[1]):
+            sees = changed <= position and (position - 1) // 7 - step < history
+            assert moved[position] == (sees and IDS[0, changed] != 3), (changed, position)
+
+
+def test_with_one_step_of_history_the_past_makes_no_difference():
+    """Wherever the history is cut, and whatever else is in the batch: the same logits for the last step."""
+    model = make()
+    whole = model(IDS).logits[0, -7:]
+    cut = torch.cat([IDS[:, :1], IDS[:, -7:]], dim=1)
+    torch.testing.assert_close(model(cut).logits[0, -7:], whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(IDS[:, -7:]).logits[0], whole, atol=1e-5, rtol=1e-5)
+    padded = torch.cat([torch.zeros(1, 5, dtype=torch.long), cut], dim=1)
+    mask = (torch.arange(padded.shape[1]) >= 5).long()[None]
+    torch.testing.assert_close(model(padded, attention_mask=mask).logits[0, -7:], whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("history", [1, 2])
+def test_the_cache_gives_what_one_pass_gives(history):
+    model = make(history=history)
+    whole = model(IDS).logits
+    found, cache = [], None
+    for piece in IDS.split([9, 1, 1, 6, 1, 11], dim=1):
+        output = model(piece, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        found.append(output.logits)
+    torch.testing.assert_close(torch.cat(found, dim=1), whole, atol=1e-5, rtol=1e-5)
+    said = model.generate(IDS[:, :12], max_new_tokens=4, num_beams=3, do_sample=False, pad_token_id=0)
+    assert said.shape[1] <= 16
+
+
+def test_a_cache_whose_padding_changed_is_as_good():
+    """From turn to turn the cache's rows move, as other rows of the batch get longer or end."""
+    model = make(history=3)
+    padded = torch.cat([torch.zeros(1, 2, dtype=torch.long), IDS[:, :15]], dim=1)
+    mask = (torch.arange(17) >= 2).long()[None]
+    cache = model(padded, attention_mask=mask, use_cache=True).past_key_values
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[:, :, 2:], layer.values[:, :, 2:]
+    found = model(IDS[:, 15:], past_key_values=cache, use_cache=True).logits
+    torch.testing.assert_close(found, model(IDS).logits[:, 15:], atol=1e-5, rtol=1e-5)
+
+
+def with_images():
+    """``(model, ids, images)``: two steps, an image of two tokens each."""
+    model = make(image_token_id=IMAGE, image_tokens=2)
+    ids = torch.tensor([[1, IMAGE, IMAGE, 3, 20, 21, 3, IMAGE, IMAGE, 3, 22, 23, 3]])
+    return model, ids, torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_images_stand_at_their_tokens():
+    model, ids, images = with_images()
+    plain = model(ids, pixel_values=images).logits[0]
+    for number, places in ((0, range(1, 7)), (1, range(7, 13))):
+        other = images.clone()
+        other[number] += torch.randn(3, 64, 64)
+        moved = (model(ids, pixel_values=other).logits[0] - plain).abs().amax(-1) > 1e-6
+        assert moved.nonzero().flatten().tolist() == list(places)
+    embedded = model.model._embedded(ids, images)
+    torch.testing.assert_close(embedded[0, [1, 2, 7, 8]], model.model.vision(images).flatten(0, 1))
+    torch.testing.assert_close(embedded[0, 4], model.model.embed_tokens.weight[20])
+
+
+def test_generation_reads_images_once_and_a_cut_cache_is_no_matter():
+    model, ids, images = with_images()
+    whole = model(ids, pixel_values=images).logits
+    first = model(ids[:, :10], pixel_values=images, use_cache=True)
+    second = model(ids[:, 10:], pixel_values=images, past_key_values=first.past_key_values, use_cache=True)
+    torch.testing.assert_close(torch.cat([first.logits, second.logits], dim=1), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_a_backbone_of_hugging_face():
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    vision = {**ResNetConfig(**sizes).to_dict(), "out_features": ["stage2"]}
+    model = make(image_token_id=IMAGE, image_tokens=2, vision=vision)
+    _, ids, images = with_images()
+    loss = model(ids, pixel_values=images).logits.logsumexp(-1).mean()
+    loss.backward()
+    assert all(p.grad is not None for p in model.model.vision.encoder.embedder.parameters())
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path):
+    model, ids, images = with_images()
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert again.config.to_diff_dict() | {"_name_or_path": ""} == model.config.to_diff_dict() | {"_name_or_path": ""}
+    assert torch.equal(again.eval()(ids, pixel_values=images).logits, model(ids, pixel_values=images).logits)
+
+
+def test_it_is_a_model_that_the_trainers_know():
+    model = make()
+    check_head(model)
+    assert output_head(model)[0].shape == (30, 32)
+    start_token_rows(model, [30, 31])
+    assert output_head(model)[0].shape == (32, 32)
+    assert model(torch.tensor([[1, 30, 31]])).logits.shape == (1, 3, 32)
+
+
+def test_what_is_refused():
+    model, ids, images = with_images()
+    with pytest.raises(ConfigError, match="1 of them for 4 image tokens; give 2 tokens an image"):
+        model(ids, pixel_values=images[:1])
+    with pytest.raises(ConfigError, match="made without them"):
+        make()(IDS, pixel_values=images)
+    with pytest.raises(ConfigError, match="history: 0; give at least 1"):
+        RobotTransformerConfig(history=0)
+    with pytest.raises(ConfigError, match="multiple of 2"):
+        RobotTransformerConfig(hidden_size=30, heads=4)
+
+
+def test_places_begin_as_large_as_bins():
+    model = RobotTransformerForCausalLM(RobotTransformerConfig(**SIZES))
+    assert model.model.places.weight.std().item() == pytest.approx(0.2, rel=0.1)
+    assert model.lm_head.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_neighbouring_bins_start_alike():
+    tokenizer = word_level_tokenizer([*(f"s{i}" for i in range(32)), *(f"a{i}" for i in range(8)), "go"])
+    settings = {"model_type": "robot_transformer", "hidden_size": 32, "numbered_tokens": 0.3}
+    model = model_from_config(settings, tokenizer, seed=0)
+    ids = tokenizer.convert_tokens_to_ids([f"s{i}" for i in range(32)])
+    for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+        rows = table.weight[ids].detach()
+        distance = torch.cdist(rows, rows)
+        assert all(distance[i, i + 1] < distance[i, i + 6] for i in range(26))
+        assert (distance + torch.eye(32)).min() > 0.01, "and no two are the same"
+        assert rows.std().item() == pytest.approx(0.3, rel=1e-4)
+    with pytest.raises(ConfigError, match="numbered_tokens: no token"):
+        number_tokens(model, word_level_tokenizer(["go"]), 0.1)

@@ -1,0 +1,59 @@
+"""The chart of the low-data studies: every row is where it belongs."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from qsft.errors import DataError
+from qsft.evaluation import ResultRow, ResultsFile
+from qsft.study import Study
+
+FOLDER = Path(__file__).parents[1] / "experiments/low-data"
+PLOT = runpy.run_path(str(FOLDER / "plot.py"))
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def result(method: str, config: str, seed: int, value: float) -> ResultRow:
+    ends = (value - 0.5, value + 0.5)
+    return ResultRow(
+        "twenty-questions", method, seed, 500, value, ends, 0.5, (0.4, 0.6), config, "c", "2026-01-01", 1.0
+    )
+
+
+def test_chart(tmp_path: Path) -> None:
+    file = ResultsFile(tmp_path / "results.json")
+    for seed in (0, 1, 2):
+        for share, value in (("3%", -17.0), ("100%", -11.0)):
+            file.add(result("qsft", f"Q-SFT, {share}, large", seed, value))
+        file.add(result("sft", "SFT, 3%, small", seed, -18.0))
+    panels = PLOT["read"](file.path)
+    assert {size: {m: list(points) for m, points in lines.items()} for size, lines in panels.items()} == {
+        "small": {"SFT": [300]},
+        "large": {"Q-SFT": [300, 10000]},
+    }
+    root = ElementTree.fromstring(PLOT["chart"](panels))
+    small, large = root.findall(f"{SVG}g")
+    (sft,) = small.findall(f"{SVG}circle")
+    few, many = large.findall(f"{SVG}circle")
+    place = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in (sft, few, many)]
+    assert place[0][0] == place[1][0] < place[2][0], "300 games left of 10,000"
+    assert place[0][1] > place[1][1] > place[2][1], "higher returns are higher"
+    assert (place[0][1] - place[1][1]) * 6 == pytest.approx(place[1][1] - place[2][1], rel=0.02), "on one scale"
+    assert "Q-SFT: −17.00 from 300 games, −11.00 from 10,000 games" in root.get("aria-label", "")
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no row of the low-data studies"):
+        PLOT["read"](tmp_path / "results.json")
+
+
+def test_both_sizes_are_the_same_but_for_the_model() -> None:
+    small, large = (Study.load(FOLDER / f"{size}.yaml") for size in ("small", "large"))
+    assert [run.name.replace("small", "large") for run in small.runs] == [run.name for run in large.runs]
+    assert [run.settings for run in small.runs] == [run.settings for run in large.runs]
+    for name in ("collect", "decoding", "behaviour", "likelihood", "critic", "pretrain", "select", "test"):
+        assert getattr(small, name) == getattr(large, name), name

@@ -1,0 +1,100 @@
+"""Studies: data cut into pieces, and a pretrained model that all runs start from."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoTokenizer
+
+from qsft.data.files import load_trajectories
+from qsft.errors import ConfigError
+from qsft.models.scratch import bpe_tokenizer
+from qsft.pretrain import pretrain
+from qsft.study import Study, collect_data, train_run
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+STAGE = "{max_steps: 2, logging_steps: 1, save_steps: 2, use_cpu: true, per_device_train_batch_size: 4}"
+STUDY = f"""
+env: twenty-questions
+collect:
+  all: {{policy: population, episodes: 12, seed: 5}}
+  pieces: {{policy: population, episodes: 12, seed: 5, window: 3}}
+model: {{model_type: gpt2, n_layer: 1, n_embd: 16, n_head: 2, n_positions: 512}}
+pretrain: {{texts: 40, vocabulary: 400, {STAGE[1:]}
+behaviour: {STAGE}
+select: {{episodes: 2, seed: 1}}
+test: {{episodes: 2, seed: 2}}
+decoding: {{supervised: [{{temperature: 0}}]}}
+runs:
+  - {{name: SFT, method: sft, data: all, decoding: supervised}}
+  - {{name: other, method: sft, data: pieces, decoding: supervised}}
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return Study.load(path)
+
+
+def test_collections_in_pieces(study: Study, tmp_path: Path) -> None:
+    games = list(load_trajectories(collect_data(study, "all", tmp_path, 1)))
+    pieces = list(load_trajectories(collect_data(study, "pieces", tmp_path, 1)))
+    assert len(pieces) == sum(-(-len(game.rewards) // 3) for game in games)
+    first = [piece for piece in pieces if piece.metadata["window"] == 0]
+    assert [piece.total_return for piece in first] == [game.total_return for game in games]
+    before = (tmp_path / "pieces-1.jsonl").read_bytes()
+    (tmp_path / "pieces-1.jsonl").unlink()
+    assert collect_data(study, "pieces", tmp_path, 1).read_bytes() == before
+
+
+def test_runs_start_from_one_pretrained_model(study: Study, tmp_path: Path) -> None:
+    folders = [train_run(study, run, tmp_path, seed, quiet=True)[0] for run in study.runs for seed in (0, 1)]
+    starts = {json.loads((folder / "run.json").read_text())["settings"]["model"] for folder in folders}
+    assert starts == {str(tmp_path / "pretrained")}
+    tokenizer = AutoTokenizer.from_pretrained(folders[0])
+    assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained(tmp_path / "pretrained").get_vocab()
+    assert len(tokenizer) == 400
+    weights = tmp_path / "pretrained/model.safetensors"
+    made = weights.stat().st_mtime_ns
+    assert pretrain(study.pretrain or {}, study.env, {}, study.model, tmp_path, quiet=True) == weights.parent
+    assert weights.stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize("missing", ["texts", "vocabulary"])
+def test_pretraining_needs_its_sizes(missing: str, tmp_path: Path) -> None:
+    settings = {"texts": 10, "vocabulary": 300}
+    del settings[missing]
+    with pytest.raises(ConfigError, match=f"pretrain: {missing} is missing"):
+        pretrain(settings, "twenty-questions", {}, {}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bpe_spells_any_text_and_keeps_the_newline_apart() -> None:
+    texts = ["Is a cat an animal? Yes. Does a cat have fur? Yes.\n"] * 20
+    tokenizer = bpe_tokenizer(texts, 300)
+    assert 258 < len(tokenizer) <= 300
+    for text in ("Is a cat\nan animal?\n", "Größe: 3€\n", "  two  blanks "):
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.decode(ids) == text
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("Does a cat have fur?\nYes.\n")["input_ids"])
+    assert len(tokens) <= 12 and sum(bool(re.search("Ċ", token)) for token in tokens) == tokens.count("Ċ") == 2
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXPERIMENTS.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_studies_of_the_repository(path: Path) -> None:
+    study = Study.load(path)
+    names = [run.name for run in study.runs]
+    assert len({*names}) == len(names)
+    for run in study.runs:
+        assert run.method == "scripted" or run.data in study.collect, run.name
+        assert run.behaviour_of in (None, *names), run.name
+    if "quick" in yaml.safe_load(path.read_text(encoding="utf-8")):
+        assert [run.name for run in Study.load(path, quick=True).runs] == names

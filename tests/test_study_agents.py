@@ -1,0 +1,118 @@
+"""Studies of agents: held-out splits, kinds of tasks, chat models; and the two in experiments/agents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from qsft.cli import main
+from qsft.envs import make, symbols
+from qsft.envs.rollout import derive_seed
+from qsft.evaluation import ResultsFile
+from qsft.evaluation.statistics import success_interval
+from qsft.study import Study, held_out, run_study, study_files
+from tests.fake_endpoint import reply, serve
+
+ROOT = Path(__file__).parents[1]
+METHODS = {"scripted", "react", "sft", "filtered-bc", "return-conditioned", "ilql", "awr", "archer-offline", "qsft"}
+
+STUDY = """
+env: alfworld
+env_options: {max_steps: 12}
+tokenizer: {environment: alfworld}
+collect: {train: {policy: population, episodes: 12, seed: 1}}
+model: {model_type: llama, num_hidden_layers: 1, hidden_size: 16, num_attention_heads: 2, intermediate_size: 16}
+behaviour: {max_steps: 1, logging_steps: 1, save_steps: 1, use_cpu: true}
+decoding: {supervised: [{temperature: 1}, {temperature: 0}]}
+select: {episodes: 3, seed: 50, env_options: {split: seen}}
+test: {episodes: 24, seed: 60, env_options: {split: unseen}}
+runs:
+  - {name: expert, method: scripted}
+  - {name: prompted, method: react, settings: {shots: 1, instructions: "Keep the house."}}
+  - {name: SFT, method: sft, decoding: supervised}
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def command(study: Path, *options: str) -> list[str]:
+    folder = study.parent
+    places = ["--work", str(folder / "work"), "--results", str(folder / "results.json")]
+    return ["reproduce", str(study), "--seeds", "0", *places, *options]
+
+
+def test_rows_of_kinds_in_held_out_houses(study, monkeypatch):
+    drawn: list[str] = []
+    real = Study.load(study)
+
+    def noting(name, **options):
+        drawn.append(options["split"])
+        return make(name, **options)
+
+    monkeypatch.setattr("qsft.study.make", noting)
+    run_study(
+        real, study.parent / "work", study.parent / "results.json", [0], "test", ["expert", "SFT"], progress=False
+    )
+    assert set(drawn) == {"seen", "unseen"}, "selection and test; training is collected elsewhere"
+    rows = {row.config: row for row in ResultsFile(study.parent / "results.json").rows()}
+    expected = Counter()
+    env = make("alfworld", **held_out(real, real.test))
+    for episode in range(24):
+        env.reset(seed=derive_seed(60, 2, episode))
+        for _ in range(12):
+            info = env.step("look")[4]
+        split, kind, _ = info["game"].split("/")
+        assert split == "unseen"
+        expected[kind] += 1
+    for row in rows.values():
+        kinds = row.extra["kinds"]
+        assert {kind: part["episodes"] for kind, part in kinds.items()} == expected
+        won = sum(part["episodes"] * part["success_rate"] for part in kinds.values())
+        assert won / 24 == pytest.approx(row.success_rate)
+        for part in kinds.values():
+            estimate = success_interval(round(part["episodes"] * part["success_rate"]), part["episodes"])
+            assert part["success_ci95"] == pytest.approx((estimate.low, estimate.high))
+    assert rows["expert"].success_rate > 0.2 > rows["SFT"].success_rate
+
+
+def test_a_chat_model_has_a_row_where_one_is_given(study, caplog):
+    assert main(command(study, "--only", "prompted", "expert")) == 0
+    assert "alfworld: prompted is left out: it needs --model" in caplog.text
+    with serve() as server:
+        server.answer = lambda number, body: (200, reply("Thought: hm.\nAction: look"))
+        options = ["--model", "small", "--endpoint", server.url, "--max-tokens", "77"]
+        assert main(command(study, "--only", "prompted", *options)) == 0
+        system = server.requests[0]["messages"][0]["content"]
+    assert {request["max_tokens"] for request in server.requests} == {77}
+    assert "Keep the house." in system and system.count("An example of a good episode") == 1
+    (row,) = [row for row in ResultsFile(study.parent / "results.json").rows() if row.method == "react"]
+    assert (row.config, row.episodes, row.success_rate) == ("prompted", 24, 0.0)
+    assert row.extra["model"] == "small"
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("name", ["alfworld", "webshop"])
+def test_the_studies_in_experiments(name, quick):
+    path = ROOT / "experiments/agents" / f"{name}.yaml"
+    assert path in study_files(ROOT / "experiments/agents")
+    study = Study.load(path, quick)
+    assert {run.method for run in study.runs} == METHODS
+    assert study.env == name
+    small = {"products": 2000} if name == "webshop" else {}
+    for part in (study.select, study.test):
+        make(name, **held_out(study, part), **small)
+    splits = {held_out(study, part)["split"] for part in (study.select, study.test)}
+    assert len(splits) == 2 and "train" not in splits
+    assert study.test["episodes"] >= 500
+    options = {key: value for key, value in study.tokenizer.items() if key != "environment"}
+    assert len(symbols(name, **options, **small)) < 2500
+    assert all(
+        run.behaviour_of == "SFT" for run in study.runs if run.method not in ("scripted", "react") and run.name != "SFT"
+    )
