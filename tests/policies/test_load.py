@@ -59,7 +59,7 @@ def test_sft(finished):
     policy = load_policy(finished / "sft", temperature=0.0)
     assert policy.name == "sft"
     assert type(policy.model.likelihood) is type(load_causal_lm(finished / "sft"))
-    with pytest.raises(ConfigError, match="needs the behaviour model"):
+    with pytest.raises(ConfigError, match="a run of sft has no Q-values"):
         load_policy(finished / "sft", extraction=Extraction("value"))
 
 
@@ -111,6 +111,20 @@ class TestErrors:
         config = json.loads((run / "likelihood" / "config.json").read_text())
         (run / "likelihood" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
         self.refused("do not fit the architecture", run)
+
+    def test_a_layer_less_than_there_is(self, run):
+        """Without a word it would play as another model."""
+        shutil.rmtree(run / "likelihood")
+        tiny.make("llama").save_pretrained(run / "likelihood")
+        config = json.loads((run / "likelihood" / "config.json").read_text())
+        assert config["num_hidden_layers"] == 2
+        (run / "likelihood" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+        self.refused(r"likelihood: \d+ weights do not fit the architecture in config.json", run)
+
+    def test_sizes_that_are_none(self, run):
+        config = json.loads((run / "likelihood" / "config.json").read_text())
+        (run / "likelihood" / "config.json").write_text(json.dumps({**config, "hidden_size": "two"}))
+        self.refused("likelihood: cannot be loaded", run)
 
     def test_models_of_different_vocabularies(self, run):
         shutil.rmtree(run / "behaviour")

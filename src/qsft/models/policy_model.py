@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -260,10 +261,10 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         config = _read_config(root)
         if extraction is not None:
             config.extraction = extraction.to_dict()
-        likelihood = load_causal_lm(root / LIKELIHOOD_DIR, **kwargs)
+        likelihood = load_causal_lm(root / LIKELIHOOD_DIR, exact=True, **kwargs)
         behaviour = None
         if with_behaviour or Extraction(**config.extraction).needs_behaviour:
-            behaviour = load_causal_lm(root / BEHAVIOUR_DIR, **kwargs)
+            behaviour = load_causal_lm(root / BEHAVIOUR_DIR, exact=True, **kwargs)
         _check_vocabularies(likelihood, behaviour)
         return cls(config, likelihood, behaviour).eval()
 
@@ -277,18 +278,27 @@ def auto_model(config: PreTrainedConfig) -> Any:
     return AutoModelForImageTextToText if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else AutoModelForCausalLM
 
 
-def load_causal_lm(path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
-    """``from_pretrained`` of the fitting auto class, with a one-line error that says what is wrong with the checkpoint."""
+def load_causal_lm(path: str | os.PathLike[str], exact: bool = False, **kwargs: Any) -> PreTrainedModel:
+    """``from_pretrained`` of the fitting auto class, with a one-line error that says what is wrong with the checkpoint.
+
+    Args:
+        path: folder or hub id.
+        exact: also refuse weights that the architecture has no place for, as a checkpoint from elsewhere may have (other
+            heads) and one of a run has not.
+        kwargs: passed on (``dtype``, ``device_map``, ...).
+    """
     if isinstance(path, Path) and not path.is_dir():  # else transformers would look for it on the hub
         raise CheckpointError(f"{path}: the folder is missing; give the whole folder of a finished run.")
     try:
         auto = auto_model(AutoConfig.from_pretrained(path))
         loaded: Any = auto.from_pretrained(path, output_loading_info=True, **kwargs)
         model, report = loaded
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError, StrictDataclassError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: cannot be loaded as a causal language model: {reason}") from error
     wrong = sorted(report["missing_keys"]) or [key for key, *_ in report["mismatched_keys"]]
+    if exact:
+        wrong = wrong or sorted(report["unexpected_keys"])
     if wrong:
         raise CheckpointError(
             f"{path}: {len(wrong)} weights do not fit the architecture in config.json, the first is {wrong[0]!r}; "

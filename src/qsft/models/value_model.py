@@ -239,7 +239,8 @@ def load_value_model(path: str | os.PathLike[str], extraction: Extraction | None
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: the value model cannot be loaded: {str(error).splitlines()[0]}") from error
     model, report = loaded
-    wrong = sorted(report["missing_keys"]) or [key for key, *_ in report["mismatched_keys"]]
+    wrong = sorted([*report["missing_keys"], *report["unexpected_keys"]])
+    wrong = wrong or [key for key, *_ in report["mismatched_keys"]]
     if wrong:
         raise CheckpointError(f"{path}: {len(wrong)} weights are missing or misfit, the first is {wrong[0]!r}.")
     if extraction is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qsft.data.tokenize import TrajectoryTokenizer
-from qsft.errors import CheckpointError
+from qsft.errors import CheckpointError, ConfigError
 from qsft.models.extraction import Extraction
 from qsft.models.policy_model import QSFTPolicyModel, load_causal_lm
 from qsft.models.scratch import load_processor
@@ -51,6 +51,7 @@ def load_policy(
 
     Raises:
         CheckpointError: the run is unfinished or not a run.
+        ConfigError: Q-values, or an extraction that reads them, are asked of a run that has none.
     """
     folder = Path(run)
     record = read_run(folder)
@@ -64,8 +65,10 @@ def load_policy(
     elif method == "qsft":
         model = QSFTPolicyModel.from_pretrained(folder, extraction=extraction, with_behaviour=with_behaviour, **kwargs)
     else:
+        if with_behaviour or (extraction or Extraction()).needs_behaviour:
+            raise ConfigError(f"{folder}: a run of {method} has no Q-values; give one of qsft, or of a method with Q heads.")
         model = QSFTPolicyModel.combine(
-            load_causal_lm(folder, **kwargs), None, dummy_token_id=None, extraction=extraction
+            load_causal_lm(folder, exact=True, **kwargs), None, dummy_token_id=None, extraction=extraction
         )
     trajectories = TrajectoryTokenizer.from_dict(load_processor(folder), record["trajectories"])
     if temperature is None:
@@ -91,6 +94,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         finished, _ = record["finished"], record["settings"]["method"]
+        if finished:
+            record["trajectories"], record["reply_tokens"]
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: no run.json; give the folder of a run of `qsft train`.") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
