@@ -1,5 +1,5 @@
 # Two commands that need nothing but python3 and make:
-#   make demo   sets up a virtual environment and runs the main job (Wordle, end to end, under 20 minutes on 2 cores)
+#   make demo   sets up a virtual environment and runs the main job (Wordle, end to end, in ten minutes on 2 cores)
 #   make test   sets up the same environment and passes every test
 PYTHON ?= python3
 VENV ?= .venv

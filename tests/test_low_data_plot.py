@@ -10,7 +10,7 @@ import pytest
 
 from qsft.errors import DataError
 from qsft.evaluation import ResultRow, ResultsFile
-from qsft.study import Study
+from qsft.study_file import Study
 
 FOLDER = Path(__file__).parents[1] / "experiments/low-data"
 PLOT = runpy.run_path(str(FOLDER / "plot.py"))

@@ -14,7 +14,8 @@ from qsft.data.files import load_trajectories
 from qsft.errors import ConfigError
 from qsft.models.scratch import bpe_tokenizer
 from qsft.pretrain import pretrain
-from qsft.study import Study, collect_data, train_run
+from qsft.study import collect_data, train_run
+from qsft.study_file import Study
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STAGE = "{max_steps: 2, logging_steps: 1, save_steps: 2, use_cpu: true, per_device_train_batch_size: 4}"
@@ -98,3 +99,28 @@ def test_studies_of_the_repository(path: Path) -> None:
         assert run.behaviour_of in (None, *names), run.name
     if "quick" in yaml.safe_load(path.read_text(encoding="utf-8")):
         assert [run.name for run in Study.load(path, quick=True).runs] == names
+
+
+NASTY = {
+    "a grid's typing error": ("[{temperature: 0}]", "[{temprature: 0}]", "decoding: supervised: .*temprature"),
+    "no seed": ("select: {episodes: 2, seed: 1}", "select: {episodes: 2}", "select: seed is missing"),
+    "one seed for both": ("test: {episodes: 2, seed: 2}", "test: {episodes: 2, seed: 1}", "select and test have the same"),
+    "an unknown method": ("method: sft, data: all", "method: stf, data: all", "run 'SFT': method 'stf' is unknown"),
+    "unknown data": ("data: pieces", "data: piece", "run 'other': data 'piece' is not collected"),
+    "an unknown start": ("data: pieces,", "data: pieces, behaviour_of: STF,", "behaviour_of 'STF' is not a run"),
+    "two of a name": ("name: other", "name: SFT", "run 'SFT': there are two of this name"),
+    "a grid that is none": ("decoding: {supervised: [{temperature: 0}]}", "decoding: null", "decoding: must hold"),
+    "no YAML": ("env: twenty-questions", "env: [", "cannot be read as YAML"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NASTY)
+def test_a_study_is_checked_before_it_is_run(case: str, tmp_path: Path) -> None:
+    right, wrong, match = NASTY[case]
+    assert right in STUDY
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY.replace(right, wrong))
+    with pytest.raises(ConfigError, match=match) as raised:
+        Study.load(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -12,7 +12,8 @@ from qsft.envs import make, symbols
 from qsft.envs.rollout import derive_seed
 from qsft.evaluation import ResultsFile
 from qsft.evaluation.statistics import success_interval
-from qsft.study import Study, held_out, run_study, study_files
+from qsft.study import run_study
+from qsft.study_file import Study, held_out, study_files
 from tests.fake_endpoint import reply, serve
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,8 @@ import pytest
 
 from qsft.envs import scripted_policies, symbols
 from qsft.errors import ConfigError
-from qsft.study import Study, study_files, symbol_tokenizer
+from qsft.study import symbol_tokenizer
+from qsft.study_file import Study, study_files
 
 ROBOTS = Path(__file__).parents[1] / "experiments/robots"
 METHODS = {"bc", "filtered-bc", "return-conditioned", "cql", "ilql", "q-transformer", "qsft"}

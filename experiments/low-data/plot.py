@@ -15,7 +15,7 @@ from qsft.errors import DataError
 from qsft.evaluation import GAME_SCALES, Estimate, ResultsFile, summarise
 from qsft.evaluation.charts import Axis, axis
 from qsft.evaluation.markup import Markup, join, number, tag
-from qsft.study import Study
+from qsft.study_file import Study
 
 HERE = Path(__file__).parent
 #: Study and title of each panel, from left to right.

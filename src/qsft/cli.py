@@ -261,7 +261,8 @@ def _reproduce(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from qsft.evaluation import GAME_SCALES, ResultsFile, rich_table
-    from qsft.study import Study, run_study, study_files
+    from qsft.study import run_study
+    from qsft.study_file import Study, study_files
 
     form = "-quick" if arguments.quick else ""
     seeds = arguments.seeds or ([0] if arguments.quick else [0, 1, 2])
@@ -286,9 +287,9 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _pairs(items: Sequence[str], flag: str) -> dict[str, Any]:
     """``["a=1", "b=x"]`` to ``{"a": 1, "b": "x"}``; values are YAML."""
-    from qsft.study import read_yaml
+    from qsft.settings_file import read_yaml
 
-    return {name: read_yaml(value) for name, value in _split(items, flag)}
+    return {name: read_yaml(value, f"{flag} {name}") for name, value in _split(items, flag)}
 
 
 def _split(items: Sequence[str], flag: str) -> list[tuple[str, str]]:
@@ -318,16 +319,11 @@ def _assign(values: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _read_config(path: str | None) -> tuple[dict[str, Any], str]:
-    import yaml
-
-    from qsft.study import read_yaml
+    from qsft.settings_file import read_yaml_file
 
     if path is None:
         return {}, "command line"
-    try:
-        values = read_yaml(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    values = read_yaml_file(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold settings as NAME: VALUE lines.")
     return values, path

@@ -36,7 +36,8 @@ from qsft.evaluation import (
 )
 from qsft.policies.load import load_policy
 from qsft.policies.model import ModelPolicy, TokenValue
-from qsft.study import Study, collect_data, held_out, history_before_each_turn, run_study, slug, with_setting
+from qsft.study import collect_data, history_before_each_turn, run_study, with_setting
+from qsft.study_file import Study, held_out, slug
 from qsft.training.disk import write_json
 
 SHOWN_GAMES = 6

@@ -7,18 +7,15 @@ skipped, so a table fills up over many sittings.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import logging
-import math
-import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 
 from qsft.data.files import load_trajectories, write_trajectories
 from qsft.data.trajectory import Trajectory
@@ -47,105 +44,11 @@ from qsft.policies.model import ModelPolicy
 from qsft.policies.prompting import KINDS as PROMPTED
 from qsft.policies.prompting import PromptingPolicy, best_examples
 from qsft.pretrain import pretrain
+from qsft.study_file import UNTRAINED, Study, StudyRun, held_out, row_method, slug
 from qsft.training import RunSettings, train
 from qsft.training.runs import STAGES_OF
 
 logger = logging.getLogger("qsft")
-#: methods of runs that train nothing
-UNTRAINED = ("scripted", *PROMPTED)
-
-
-@dataclass(frozen=True)
-class StudyRun:
-    """One row of the table, for every seed.
-
-    Args:
-        name: the row's ``config``.
-        method: a method of ``qsft train``; ``"scripted"`` for a scripted policy of that name; ``"react"`` or
-            ``"few-shot"`` for a chat model that is prompted, whose settings are ``instructions`` (a text) and ``shots``.
-        decoding: which of the study's grids it decodes with.
-        data: which of the study's collections it is trained on.
-        behaviour_of: name of the run whose model it starts from.
-        settings: overrides of the study's ``model``, ``tokenizer``, ``behaviour``, ``likelihood`` and ``critic``, any
-            other field of :class:`qsft.training.RunSettings`.
-    """
-
-    name: str
-    method: str
-    decoding: str = ""
-    data: str = "train"
-    behaviour_of: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Study:
-    """See the module's docstring; fields are those of the YAML file."""
-
-    env: str
-    runs: list[StudyRun]
-    collect: dict[str, dict[str, Any]]
-    decoding: dict[str, list[dict[str, Any]]]
-    select: dict[str, Any]
-    test: dict[str, Any]
-    env_options: dict[str, Any] = field(default_factory=dict)
-    tokenizer: dict[str, Any] | str | None = None
-    model: dict[str, Any] | str = field(default_factory=dict)
-    behaviour: dict[str, Any] = field(default_factory=dict)
-    likelihood: dict[str, Any] = field(default_factory=dict)
-    critic: dict[str, Any] = field(default_factory=dict)
-    pretrain: dict[str, Any] | None = None
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], quick: bool = False) -> Study:
-        """Read a study.
-
-        Args:
-            path: the YAML file.
-            quick: lay what the file has under ``quick`` over the rest: fewer episodes, smaller collections.
-
-        Raises:
-            ConfigError: not a study, with the field that is wrong.
-        """
-        try:
-            values = read_yaml(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-        known = {f.name for f in dataclasses.fields(cls)}
-        reduced = values.pop("quick", None) if isinstance(values, dict) else None
-        if quick:
-            if not isinstance(reduced, dict):
-                raise ConfigError(f"{path}: quick: the study has no reduced form; run it without --quick.")
-            values = _laid_over(values, reduced)
-        if not isinstance(values, dict) or set(values) - known:
-            wrong = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__
-            raise ConfigError(f"{path}: {wrong} is no field of a study; there are {', '.join(sorted(known))}.")
-        try:
-            runs = [StudyRun(**run) for run in values.pop("runs")]
-            study = cls(runs=runs, **values)
-        except (TypeError, KeyError) as error:
-            raise ConfigError(
-                f"{path}: {error}; a study needs env, runs, collect, decoding, select and test."
-            ) from error
-        for run in runs:
-            if run.method not in UNTRAINED and run.decoding not in study.decoding:
-                raise ConfigError(f"{path}: run {run.name!r}: decoding grid {run.decoding!r} is not in the study.")
-        return study
-
-
-def study_files(name: str | os.PathLike[str]) -> list[Path]:
-    """The studies that a name stands for: a YAML file, a folder of them, or a folder's name in ``experiments``.
-
-    Raises:
-        ConfigError: a folder without studies.
-    """
-    path = Path(name)
-    for folder in (path, Path("experiments") / path):
-        if folder.is_dir():
-            if not (found := sorted(folder.glob("*.yaml"))):
-                raise ConfigError(f"{folder}: holds no study; give a YAML file or a folder of them.")
-            return found
-    return [path]
 
 
 @dataclass
@@ -205,11 +108,6 @@ def run_study(
     return finished
 
 
-def row_method(run: StudyRun) -> str:
-    """Method name of a run's row; a scripted policy's is its own name."""
-    return run.name if run.method == "scripted" else run.method
-
-
 def _untrained_policy(study: Study, run: StudyRun, work: Path, seed: int, chat: Chat | None) -> Policy:
     options = held_out(study, study.test)
     if run.method == "scripted":
@@ -249,11 +147,6 @@ def _untrained(
 def _kinds(study: Study, played: Iterable[Trajectory]) -> dict[str, Any]:
     rows = rows_by_kind(study.env, played)
     return {"kinds": rows} if rows else {}
-
-
-def held_out(study: Study, episodes: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the environment on the study's ``select`` or ``test`` episodes."""
-    return {**study.env_options, **episodes.get("env_options", {})}
 
 
 def _test(study: Study, seed: int) -> dict[str, int]:
@@ -363,7 +256,9 @@ def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress:
     """Choose the run's decoding on the selection episodes and judge it on the test episodes."""
     settings = study.decoding[run.decoding]
     needs_behaviour = any(extraction(setting).needs_behaviour for setting in settings)
-    policy = load_policy(folder, with_behaviour=needs_behaviour)
+    on_gpu = torch.cuda.is_available() and not study.behaviour.get("use_cpu")
+    place: dict[str, Any] = {"device_map": "cuda"} if on_gpu else {}
+    policy = load_policy(folder, with_behaviour=needs_behaviour, **place)
 
     def decoded(setting: Mapping[str, Any]) -> ModelPolicy:
         return with_setting(policy, setting, run.name)
@@ -390,39 +285,6 @@ def history_before_each_turn(trajectory: Trajectory) -> list[Trajectory]:
     """The histories that the agent saw, one per turn of its own."""
     turns = trajectory.turns
     return [Trajectory(turns[:i]) for i, turn in enumerate(turns) if turn.is_agent]
-
-
-def _laid_over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``values`` with the leaves of ``changes`` in place of its own."""
-    merged = dict(values)
-    for name, change in changes.items():
-        inner = merged.get(name)
-        merged[name] = _laid_over(inner, change) if isinstance(inner, dict) and isinstance(change, dict) else change
-    return merged
-
-
-def read_yaml(text: str) -> Any:
-    """YAML with numbers such as ``1e-4``, which YAML 1.1 reads as text."""
-    return _numbers(yaml.safe_load(text))
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        return number if math.isfinite(number) else value
-    return value
-
-
-def slug(name: str) -> str:
-    """A run's name as the name of a folder."""
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
 
 
 def _last_log(path: Path) -> dict[str, Any]:

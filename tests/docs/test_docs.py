@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from qsft import cli
-from qsft.study import read_yaml
+from qsft.settings_file import read_yaml
 from tests.data import families
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,7 @@ def test_settings_tables(home: str) -> None:
             field.default if field.default_factory is dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
         )
         assert written.startswith("`"), f"{field.name}: write the default as code"
-        assert read_yaml(written.strip("`")) == default, f"{field.name}: the code's default is {default!r}"
+        assert read_yaml(written.strip("`"), "table") == default, f"{field.name}: the code's default is {default!r}"
 
 
 def write_guesses(path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qsft.models import RobotTransformerConfig
-from qsft.study import read_yaml
+from qsft.settings_file import read_yaml
 
 PAGE = Path(__file__).parents[2] / "docs/robots.md"
 
@@ -26,4 +26,5 @@ def test_the_table_holds_the_defaults() -> None:
     known = inspect.signature(RobotTransformerConfig.__init__).parameters
     left_out = {"self", "kwargs", "vocab_size", "initializer_range"}
     assert set(table) == set(known) - left_out
-    assert {name: read_yaml(value) for name, value in table.items()} == {name: known[name].default for name in table}
+    written = {name: read_yaml(value, "table") for name, value in table.items()}
+    assert written == {name: known[name].default for name in table}

@@ -124,7 +124,9 @@ def test_a_horizon_for_turns_that_do_not_cost_alike(tmp_path):
     turns = [turn for reward in (0.0, 0.0, -6.0) for turn in (Turn("user", "a\n"), Turn("assistant", "b\n", reward))]
     write_trajectories(path, [Trajectory(turns, "terminated")] * 4)
     plan = settings(path, likelihood={**STAGE, "horizon": 3, "return_low": -6.0, "return_high": 0.0})
-    match = r"late.jsonl: row 1: turn 2 of the agent is followed by a return of -6, below the -4 that likelihood.horizon"
+    match = (
+        r"late.jsonl: row 1: turn 2 of the agent is followed by a return of -6, below the -4 that likelihood.horizon"
+    )
     refused(tmp_path / "run", DataError, match, lambda: go(plan, tmp_path / "run"))
 
 
@@ -135,7 +137,8 @@ def test_a_given_model_too_small_for_the_data(data, tmp_path):
     small.transformer.wpe = torch.nn.Embedding(4, small.config.n_embd)
     small.save_pretrained(tmp_path / "small")
     plan = settings(data, behaviour_model=str(tmp_path / "small"))
-    refused(tmp_path / "run", ConfigError, r"row \d+: has \d+ tokens and the model 4 positions", lambda: go(plan, tmp_path / "run"))
+    out = tmp_path / "run"
+    refused(out, ConfigError, r"row \d+: has \d+ tokens and the model 4 positions", lambda: go(plan, out))
 
 
 def test_a_model_smaller_than_its_tokenizer(data, tmp_path):

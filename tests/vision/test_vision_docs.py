@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qsft.data import trajectory_from_row
 from qsft.models.scratch import model_from_config
-from qsft.study import read_yaml
+from qsft.settings_file import read_yaml
 from tests.vision import families
 
 PAGE = (Path(__file__).parents[2] / "docs" / "vision.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def test_the_models_named_are_those_tested():
 
 def test_the_config_makes_a_model():
     (text,) = blocks("yaml")
-    settings, processor = read_yaml(text)["model"], families.processor("llava")
+    settings, processor = read_yaml(text, "text")["model"], families.processor("llava")
     model = model_from_config(settings, processor, 0)
     assert model.config.text_config.vocab_size == len(processor.tokenizer)
     assert model.config.image_token_id == processor.image_token_id

@@ -66,7 +66,9 @@ def load_policy(
         model = QSFTPolicyModel.from_pretrained(folder, extraction=extraction, with_behaviour=with_behaviour, **kwargs)
     else:
         if with_behaviour or (extraction or Extraction()).needs_behaviour:
-            raise ConfigError(f"{folder}: a run of {method} has no Q-values; give one of qsft, or of a method with Q heads.")
+            raise ConfigError(
+                f"{folder}: a run of {method} has no Q-values; give one of qsft, or of a method with Q heads."
+            )
         model = QSFTPolicyModel.combine(
             load_causal_lm(folder, exact=True, **kwargs), None, dummy_token_id=None, extraction=extraction
         )

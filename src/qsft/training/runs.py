@@ -208,10 +208,14 @@ class _Run:
         }
         if "output_dir" in values:
             raise ConfigError(f"{stage}: output_dir: checkpoints go into the run's folder; remove it.")
-        for field in dataclasses.fields(kind):
-            value, wanted = values.get(field.name), str(field.type)
-            if isinstance(value, str) and re.search(r"\b(int|float|bool)\b", wanted) and not re.search(r"\bstr\b", wanted):
-                raise ConfigError(f"{stage}: {field.name}: {value!r} must be a number, or true or false.")
+        for known in dataclasses.fields(kind):
+            value, wanted = values.get(known.name), str(known.type)
+            if (
+                isinstance(value, str)
+                and re.search(r"\b(int|float|bool)\b", wanted)
+                and not re.search(r"\bstr\b", wanted)
+            ):
+                raise ConfigError(f"{stage}: {known.name}: {value!r} must be a number, or true or false.")
         if stage != "behaviour" and "max_length" in values:
             raise ConfigError(f"{stage}: max_length: both stages read the same tokens; set it under behaviour.")
         try:

@@ -264,10 +264,11 @@ def _check_horizon(dataset: datasets.Dataset, horizon: int, low: float, source: 
         bounds = stake(low, torch.from_numpy(turns), horizon).numpy()
         if (below := np.flatnonzero(following < bounds - 1e-6 * abs(low))).size:
             first = below[0]
+            row = table.column("episode")[int(rows[first])].as_py() + 1
             raise DataError(
-                f"{source}: row {table.column('episode')[int(rows[first])].as_py() + 1}: turn {turns[first] + 1} of the agent is "
-                f"followed by a return of {following[first]:g}, below the {bounds[first]:g} that likelihood.horizon leaves "
-                "there; it is for episodes in which every turn can cost as much as another, so take it out."
+                f"{source}: row {row}: turn {turns[first] + 1} of the agent is followed by a return of "
+                f"{following[first]:g}, below the {bounds[first]:g} that likelihood.horizon leaves there; it is for "
+                "episodes in which every turn can cost as much as another, so take it out."
             )
 
 

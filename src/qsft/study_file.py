@@ -1,0 +1,177 @@
+"""What a study's YAML file says, checked before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qsft.errors import ConfigError
+from qsft.policies.decoding import extraction
+from qsft.policies.prompting import KINDS as PROMPTED
+from qsft.settings_file import read_yaml_file
+from qsft.training.runs import METHODS
+
+#: methods of runs that train nothing
+UNTRAINED = ("scripted", *PROMPTED)
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One row of the table, for every seed.
+
+    Args:
+        name: the row's ``config``.
+        method: a method of ``qsft train``; ``"scripted"`` for a scripted policy of that name; ``"react"`` or
+            ``"few-shot"`` for a chat model that is prompted, whose settings are ``instructions`` (a text) and ``shots``.
+        decoding: which of the study's grids it decodes with.
+        data: which of the study's collections it is trained on.
+        behaviour_of: name of the run whose model it starts from.
+        settings: overrides of the study's ``model``, ``tokenizer``, ``behaviour``, ``likelihood`` and ``critic``, any
+            other field of :class:`qsft.training.RunSettings`.
+    """
+
+    name: str
+    method: str
+    decoding: str = ""
+    data: str = "train"
+    behaviour_of: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """See the module's docstring; fields are those of the YAML file."""
+
+    env: str
+    runs: list[StudyRun]
+    collect: dict[str, dict[str, Any]]
+    decoding: dict[str, list[dict[str, Any]]]
+    select: dict[str, Any]
+    test: dict[str, Any]
+    env_options: dict[str, Any] = field(default_factory=dict)
+    tokenizer: dict[str, Any] | str | None = None
+    model: dict[str, Any] | str = field(default_factory=dict)
+    behaviour: dict[str, Any] = field(default_factory=dict)
+    likelihood: dict[str, Any] = field(default_factory=dict)
+    critic: dict[str, Any] = field(default_factory=dict)
+    pretrain: dict[str, Any] | None = None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], quick: bool = False) -> Study:
+        """Read a study.
+
+        Args:
+            path: the YAML file.
+            quick: lay what the file has under ``quick`` over the rest: fewer episodes, smaller collections.
+
+        Raises:
+            ConfigError: not a study, with the field that is wrong.
+        """
+        values = read_yaml_file(path)
+        known = {f.name for f in dataclasses.fields(cls)}
+        reduced = values.pop("quick", None) if isinstance(values, dict) else None
+        if quick:
+            if not isinstance(reduced, dict):
+                raise ConfigError(f"{path}: quick: the study has no reduced form; run it without --quick.")
+            values = _laid_over(values, reduced)
+        if not isinstance(values, dict) or set(values) - known:
+            wrong = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__
+            raise ConfigError(f"{path}: {wrong} is no field of a study; there are {', '.join(sorted(known))}.")
+        try:
+            runs = [StudyRun(**run) for run in values.pop("runs")]
+            study = cls(runs=runs, **values)
+        except (TypeError, KeyError) as error:
+            raise ConfigError(
+                f"{path}: {error}; a study needs env, runs, collect, decoding, select and test."
+            ) from error
+        study.check(str(path))
+        return study
+
+    def check(self, where: str) -> None:
+        """Find now what would fail after hours of training.
+
+        Raises:
+            ConfigError: naming ``where``, the run or grid, and what is wrong.
+        """
+        for name in ("collect", "decoding", "select", "test"):
+            if not isinstance(getattr(self, name), dict):
+                raise ConfigError(f"{where}: {name}: must hold NAME: VALUE pairs.")
+        for name in ("select", "test"):
+            for key in ("episodes", "seed"):
+                if not isinstance(getattr(self, name).get(key), int):
+                    raise ConfigError(f"{where}: {name}: {key} is missing, or no whole number.")
+        if self.select["seed"] == self.test["seed"]:
+            raise ConfigError(
+                f"{where}: select and test have the same seed; the choice would be judged on its own games."
+            )
+        for name, plan in self.collect.items():
+            if missing := {"policy", "episodes"} - set(plan):
+                raise ConfigError(f"{where}: collect: {name}: {min(missing)} is missing.")
+        for name, grid in self.decoding.items():
+            for setting in grid:
+                try:
+                    extraction(setting)
+                except (ConfigError, TypeError) as error:
+                    raise ConfigError(f"{where}: decoding: {name}: {setting}: {error}") from error
+        names = [run.name for run in self.runs]
+        for run in self.runs:
+            self._check_run(run, f"{where}: run {run.name!r}", names)
+
+    def _check_run(self, run: StudyRun, where: str, names: list[str]) -> None:
+        if names.count(run.name) > 1:
+            raise ConfigError(f"{where}: there are two of this name; rows are told apart by it.")
+        if run.method not in (*UNTRAINED, *METHODS):
+            raise ConfigError(
+                f"{where}: method {run.method!r} is unknown; there are {', '.join((*UNTRAINED, *METHODS))}."
+            )
+        if run.method in UNTRAINED:
+            return
+        if run.decoding not in self.decoding:
+            raise ConfigError(f"{where}: decoding grid {run.decoding!r} is not in the study.")
+        if run.data not in self.collect:
+            raise ConfigError(f"{where}: data {run.data!r} is not collected; there are {', '.join(self.collect)}.")
+        if run.behaviour_of is not None and run.behaviour_of not in names:
+            raise ConfigError(f"{where}: behaviour_of {run.behaviour_of!r} is not a run of the study.")
+
+
+def study_files(name: str | os.PathLike[str]) -> list[Path]:
+    """The studies that a name stands for: a YAML file, a folder of them, or a folder's name in ``experiments``.
+
+    Raises:
+        ConfigError: a folder without studies.
+    """
+    path = Path(name)
+    for folder in (path, Path("experiments") / path):
+        if folder.is_dir():
+            if not (found := sorted(folder.glob("*.yaml"))):
+                raise ConfigError(f"{folder}: holds no study; give a YAML file or a folder of them.")
+            return found
+    return [path]
+
+
+def row_method(run: StudyRun) -> str:
+    """Method name of a run's row; a scripted policy's is its own name."""
+    return run.name if run.method == "scripted" else run.method
+
+
+def held_out(study: Study, episodes: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the environment on the study's ``select`` or ``test`` episodes."""
+    return {**study.env_options, **episodes.get("env_options", {})}
+
+
+def slug(name: str) -> str:
+    """A run's name as the name of a folder."""
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+
+
+def _laid_over(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with the leaves of ``changes`` in place of its own."""
+    merged = dict(values)
+    for name, change in changes.items():
+        inner = merged.get(name)
+        merged[name] = _laid_over(inner, change) if isinstance(inner, dict) and isinstance(change, dict) else change
+    return merged
