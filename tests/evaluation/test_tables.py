@@ -51,6 +51,17 @@ def test_seeds_on_the_same_episodes_get_the_wider_interval():
     assert same.returns != apart.returns
 
 
+def test_scripted_policies_are_no_rivals_of_learnt_ones():
+    learnt = {"extra": {"decoding": {"temperature": 0}}}
+    rows = [near(-1.9, "ceiling", 0), near(-2.5, "sft", 0, **learnt), near(-2.1, "qsft", 0, **learnt)]
+    assert [(s.method, s.competes, s.mark) for s in summarise(rows)] == [
+        ("ceiling", False, ""),
+        ("sft", True, ""),
+        ("qsft", True, "best"),
+    ]
+    assert "| *ceiling* |" in markdown_table(rows)
+
+
 def test_one_method_with_two_configs_is_two_rows_with_their_configs():
     rows = [near(-2.0, "qsft", 0, config={"beta": 4}), near(-2.5, "qsft", 0, config={"beta": 64}), near(-3, "sft", 0)]
     assert [s.label for s in summarise(rows)] == ["qsft (beta 4)", "qsft (beta 64)", "sft"]

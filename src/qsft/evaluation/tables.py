@@ -35,8 +35,10 @@ class MethodSummary:
         episodes: scored, over all seeds.
         returns, success: mean over seeds, with the interval of :func:`seeds_interval` and its like.
         score: normalised score of the mean return, where a scale was given.
-        best: it has the highest mean return.
-        ties_best: its interval overlaps that of the best (the best itself included).
+        competes: it is compared. Scripted policies are not, in a table that also has policies whose decoding was chosen:
+            they are its floor and its ceiling.
+        best: it has the highest mean return of those that compete.
+        ties_best: it competes, and its interval overlaps that of the best (the best itself included).
     """
 
     label: str
@@ -48,6 +50,7 @@ class MethodSummary:
     returns: Estimate
     success: Estimate
     score: float | None
+    competes: bool
     best: bool
     ties_best: bool
 
@@ -77,7 +80,9 @@ def summarise(rows: Sequence[ResultRow], scale: Scale | None = None) -> list[Met
         success = seeds_success_interval([row.success_estimate for row in group], shared_episodes=shared)
         label = method if methods.count(method) == 1 else f"{method} ({_short(config)})"
         found.append((label, group, returns, success))
-    top = max(range(len(found)), key=lambda i: found[i][2].mean)
+    chosen = ["decoding" in group[0].extra for _, group, _, _ in found]
+    competes = chosen if any(chosen) else [True] * len(found)
+    top = max((i for i, one in enumerate(competes) if one), key=lambda i: found[i][2].mean)
     return [
         MethodSummary(
             label=label,
@@ -89,8 +94,9 @@ def summarise(rows: Sequence[ResultRow], scale: Scale | None = None) -> list[Met
             returns=returns,
             success=success,
             score=None if scale is None else normalised_score(returns.mean, scale),
+            competes=competes[i],
             best=i == top,
-            ties_best=not separated(returns, found[top][2]),
+            ties_best=competes[i] and not separated(returns, found[top][2]),
         )
         for i, (label, group, returns, success) in enumerate(found)
     ]
@@ -121,8 +127,13 @@ def markdown_table(rows: Sequence[ResultRow], scale: Scale | None = None) -> str
             cells = [f"**{cell}**" if cell else "" for cell in cells]
         elif summary.ties_best:
             cells[0] = f"~ {cells[0]}"
+        elif not summary.competes:
+            cells[0] = f"*{cells[0]}*"
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", _legend(summaries).replace("* best", "Bold: best"), ""])
+    legend = _legend(summaries).replace("* best", "Bold: best")
+    if not all(summary.competes for summary in summaries):
+        legend += " In italics: scripted, not compared."
+    return "\n".join([*lines, "", legend, ""])
 
 
 def format_interval(estimate: Estimate, digits: int = 2, unit: float = 1.0) -> str:
