@@ -47,6 +47,14 @@ class TestTraining:
         assert "shared.yaml: likelihood: sft does not read it" in capsys.readouterr().err
         assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["likelihood"] == {}
 
+    def test_so_does_a_setting_of_another_method(self, folder, tmp_path, capsys):
+        (tmp_path / "more.yaml").write_text((folder / "shared.yaml").read_text() + "filter_share: 0.5\n")
+        command = ["train", "sft", "--config", str(tmp_path / "more.yaml"), "--data", str(folder / "games.jsonl")]
+        assert main([*command, "--out", str(tmp_path / "run")]) == 0
+        assert "more.yaml: filter_share: sft does not read it" in capsys.readouterr().err
+        assert main([*command, "--out", str(tmp_path / "other"), "--set", "filter_share=0.4"]) == 2
+        assert capsys.readouterr().err.splitlines()[-1] == "qsft: filter_share: sft does not read it; remove it."
+
     def test_a_stage_asked_for_on_the_command_line_is_refused(self, folder, tmp_path, capsys):
         command = [
             "train",
@@ -116,7 +124,18 @@ class TestDecoding:
 
     def test_a_run_collects(self, folder, tmp_path, capsys):
         out = tmp_path / "games.jsonl"
-        options = ["--env-option", "observation=tiles", "--temperature", "1", "--device", "cpu", "--out", str(out)]
+        options = [
+            "--env-option",
+            "observation=tiles",
+            "--temperature",
+            "1",
+            "--beams",
+            "1",
+            "--device",
+            "cpu",
+            "--out",
+            str(out),
+        ]
         assert main(["collect", "wordle", "--policy", str(folder / "qsft"), "--episodes", "3", *options]) == 0
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         assert [row["metadata"]["episode"] for row in rows] == [0, 1, 2]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qsft.envs.webshop.catalogue import Dice, GeneratedCatalogue, asin_of, document, price_limit
 from qsft.envs.webshop.products import NO_PRICE_LIMIT
-from qsft.envs.webshop.reward import reward
+from qsft.envs.webshop.reward import alike, normal_colour, reward
 from qsft.errors import ConfigError
 
 CATALOGUE = GeneratedCatalogue()
@@ -55,6 +55,17 @@ def test_a_product(number: int) -> None:
 
 
 SMALL = {synthetic: GeneratedCatalogue(2000, synthetic=synthetic) for synthetic in (False, True)}
+
+
+def test_every_option_that_a_goal_can_ask_for_can_be_chosen() -> None:
+    """The rule takes a value with a colour's name in it for that colour, even rosemary for rose: such a one pays nothing."""
+    products = [SMALL[True].product(number) for number in range(2000)]
+    named = {(name, value) for product in products for name, values in product.options.items() for value in values}
+    assert len(named) > 80
+    unmet = [
+        pair for pair in named for wanted in (pair, pair[1]) if not alike(normal_colour(pair[1]), normal_colour(wanted))
+    ]
+    assert not unmet
 
 
 @settings(max_examples=60, deadline=None)
