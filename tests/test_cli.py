@@ -46,6 +46,33 @@ def test_play_a_pinned_game(capsys):
 @pytest.mark.parametrize(
     "command",
     [
+        ["evaluate", "random", "--env", "wordle"],
+        ["collect", "wordle", "--policy", "random", "--episodes", "1", "--out", "never.jsonl"],
+        ["play", "random", "--env", "wordle"],
+        ["train", "sft", "--data", "d.jsonl", "--model", "m", "--out", "never"],
+        ["demo", "--out", "never"],
+    ],
+)
+def test_a_seed_is_not_negative(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--seed", "-1"])
+    assert "argument --seed: -1 is less than 0" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["/", ".", "..", "folder"])
+def test_a_folder_in_the_place_of_a_file(place, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    assert main(["evaluate", "random", "--env", "wordle", "--episodes", "1", "--json", place]) == 2
+    assert f"qsft: {place}: is a folder; give the name of a file" in capsys.readouterr().err.splitlines()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
         ["evaluate", "nobody", "--env", "wordle"],
         ["evaluate", "random", "--env", "chequers"],
         ["evaluate", "random", "--env", "wordle", "--env-option", "feedback"],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -16,6 +18,7 @@ from qsft.models.scratch import bpe_tokenizer
 from qsft.pretrain import pretrain
 from qsft.study import collect_data, train_run
 from qsft.study_file import Study
+from qsft.training import RunSettings
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STAGE = "{max_steps: 2, logging_steps: 1, save_steps: 2, use_cpu: true, per_device_train_batch_size: 4}"
@@ -65,6 +68,29 @@ def test_runs_start_from_one_pretrained_model(study: Study, tmp_path: Path) -> N
     made = weights.stat().st_mtime_ns
     assert pretrain(study.pretrain or {}, study.env, {}, study.model, tmp_path, quiet=True) == weights.parent
     assert weights.stat().st_mtime_ns == made
+
+
+def test_the_time_of_all_sittings_counts(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("qsft.study.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def sitting(seconds: float, ends: type[BaseException] | None = None) -> float:
+        def train(plan: RunSettings, folder: Path, **options: object) -> None:
+            now[0] += seconds
+            folder.mkdir(exist_ok=True, parents=True)
+            record = {"settings": {"method": "sft"}, "trajectories": {}, "reply_tokens": 1, "finished": ends is None}
+            (folder / "run.json").write_text(json.dumps(record))
+            if ends is not None:
+                raise ends
+
+        monkeypatch.setattr("qsft.study.train", train)
+        return train_run(dataclasses.replace(study, pretrain=None), study.runs[0], tmp_path, 0)[1]
+
+    for seconds, ends in ((7.0, KeyboardInterrupt), (5.0, RuntimeError)):
+        with pytest.raises(ends):
+            sitting(seconds, ends)
+    assert sitting(3.0) == 15.0
+    assert sitting(100.0) == 15.0, "a finished run is only looked at"
 
 
 @pytest.mark.parametrize("missing", ["texts", "vocabulary"])

@@ -13,7 +13,7 @@ from typing import Any
 from qsft import __version__
 from qsft.cli_convert import add_convert
 from qsft.cli_episodes import add_values, add_video
-from qsft.cli_players import chat_model, chat_options, decoding_options, player, positive, prompting_options
+from qsft.cli_players import chat_model, chat_options, decoding_options, natural, player, positive, prompting_options
 from qsft.errors import ConfigError, QSFTError
 
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of a run, name of a scripted policy, or how a chat model is prompted",
     )
     verb.add_argument("--episodes", type=positive, required=True)
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=natural, default=0)
     verb.add_argument("--out", required=True, help="a .jsonl or .parquet file")
     _env_options(verb)
     decoding_options(verb)
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--model", help="hub id, local checkpoint, or JSON config of a model to initialise")
     verb.add_argument("--out", metavar="RUN", required=True, help="folder of the run")
     verb.add_argument("--resume", action="store_true", help="continue the run in --out exactly where it was")
-    verb.add_argument("--seed", type=int)
+    verb.add_argument("--seed", type=natural)
     verb.add_argument(
         "--set",
         dest="settings",
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--env", required=True)
     verb.add_argument("--episodes", type=positive, default=1000)
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=natural, default=0)
     verb.add_argument("--batch-size", type=positive, default=256)
     verb.add_argument("--json", metavar="FILE")
     verb.add_argument(
@@ -108,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("policy", metavar="RUN|SCRIPTED|react|few-shot|me")
     verb.add_argument("--env", required=True)
     verb.add_argument("--episodes", type=positive, default=1)
-    verb.add_argument("--seed", type=int, default=0)
-    verb.add_argument("--values", action="store_true", help="show the Q-values that a Q-SFT run acts on")
+    verb.add_argument("--seed", type=natural, default=0)
+    verb.add_argument("--values", action="store_true", help="show the Q-values of a run whose method has them")
     verb.add_argument(
         "--pin", action="append", default=[], metavar="NAME=VALUE", help="reset options, e.g. secret=crane"
     )
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("reproduce", help="do the runs of a study that have no row in its results yet")
     verb.add_argument("study", help="a YAML file, or a folder of them: games stands for experiments/games")
-    verb.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2")
+    verb.add_argument("--seeds", type=natural, nargs="+", help="default: 0 1 2")
     verb.add_argument("--only", nargs="+", default=[], metavar="NAME", help="names of the runs to do")
     verb.add_argument("--quick", action="store_true", help="the reduced form of each study, one seed unless --seeds")
     verb.add_argument("--results", metavar="FILE", help="default: results.json beside the study (results-quick.json)")
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("demo", help="the main job: Wordle from data to report, in under 20 minutes on two cores")
     verb.add_argument("--out", default="demo", help="folder (default: demo)")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=natural, default=0)
     verb.set_defaults(run=_demo)
     return parser
 
@@ -178,10 +178,10 @@ def _validate(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from qsft.training import RunSettings, train
-    from qsft.training.runs import unread_sections
+    from qsft.training.runs import unread_settings
 
     values, where = _read_config(arguments.config)
-    for name in unread_sections(arguments.method, values):
+    for name in unread_settings(arguments.method, values):
         print(f"qsft: {where}: {name}: {arguments.method} does not read it", file=sys.stderr)
         del values[name]
     for name in ("data", "model", "seed"):

@@ -188,6 +188,14 @@ def _extraction(arguments: argparse.Namespace) -> Any:
     return Extraction(arguments.extraction, **given)
 
 
+def natural(text: str) -> int:
+    """An argument that is a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is less than 0")
+    return value
+
+
 def positive(text: str) -> int:
     """An argument that is a whole number of at least 1."""
     value = int(text)

@@ -34,9 +34,10 @@ from qsft.evaluation import (
     rollout,
     write_report,
 )
+from qsft.policies.decoding import with_setting
 from qsft.policies.load import load_policy
 from qsft.policies.model import ModelPolicy, TokenValue
-from qsft.study import collect_data, history_before_each_turn, run_study, with_setting
+from qsft.study import collect_data, run_study
 from qsft.study_file import Study, held_out, slug
 from qsft.training.disk import write_json
 
@@ -152,7 +153,7 @@ def calibrate(policy: ModelPolicy, played: Sequence[Trajectory]) -> Calibration:
     """V before the third guess (where games differ) against what followed; one state a game, so intervals hold."""
     turn = 2
     chosen = [t for t in played if sum(1 for _ in t.agent_turns) > turn]
-    histories = [history_before_each_turn(t)[turn] for t in chosen]
+    histories = [t.histories()[turn] for t in chosen]
     realised = [sum(t.rewards[turn:]) for t in chosen]
     return Calibration("V before the third guess", policy.state_values(histories, backup_beta=15.0), realised)
 
@@ -160,7 +161,7 @@ def calibrate(policy: ModelPolicy, played: Sequence[Trajectory]) -> Calibration:
 def show_game(policy: ModelPolicy, trajectory: Trajectory) -> Game:
     """A game as tiles, with the Q-value of each letter and the letters that were considered."""
     turns = []
-    for history in history_before_each_turn(trajectory):
+    for history in trajectory.histories():
         spoken, answer = trajectory.turns[len(history.turns)], trajectory.turns[len(history.turns) + 1]
         words = [value for value in policy.q_values(history, support=1e-4) if " " in value.token]
         letters, colours = spoken.text.split(), [tile[-1] for tile in answer.text.split()]

@@ -9,6 +9,11 @@ class QSFTError(Exception):
     """
 
 
+def wrong_argument(error: Exception) -> str:
+    """What a call's ``TypeError`` or ``ValueError`` says, in one line, without the constructor's name before it."""
+    return str(error).partition("\n")[0].split("__init__() ")[-1]
+
+
 class DataError(QSFTError, ValueError):
     """A trajectory, a file of trajectories, or its tokenisation is unusable."""
 

@@ -34,10 +34,12 @@ def play(
         episodes: how many.
         seed: episodes are those that ``qsft evaluate --seed`` plays.
         pins: ``reset`` options, for instance ``{"secret": "crane"}``.
-        show_values: print the Q-values that the policy acts on (Q-SFT runs only).
+        show_values: print the policy's Q-values (a run of Q-SFT or of a method with Q heads).
     """
     if show_values and not hasattr(policy, "q_values"):
-        raise ConfigError("--values: only the folder of a Q-SFT run has Q-values to show.")
+        raise ConfigError(
+            "--values: give the folder of a run whose method has Q-values: qsft, ilql, cql, q-transformer or monte-carlo."
+        )
     env = make(env_name, **env_options)
     console = Console()
     if policy is not None:

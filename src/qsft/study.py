@@ -10,7 +10,8 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from typing import Any
 import torch
 
 from qsft.data.files import load_trajectories, write_trajectories
+from qsft.data.text_files import write_text
 from qsft.data.trajectory import Trajectory
 from qsft.data.windows import settled_windows
 from qsft.envs import make, make_policy, symbols
 from qsft.envs.collect import collect_to_file
-from qsft.errors import ConfigError
+from qsft.errors import CheckpointError, ConfigError
 from qsft.evaluation import (
     GridResult,
     ResultRow,
@@ -38,16 +40,18 @@ from qsft.models.robot_processor import robot_processor
 from qsft.models.scratch import word_level_tokenizer
 from qsft.policies.base import Policy
 from qsft.policies.chats import Chat
-from qsft.policies.decoding import extraction
-from qsft.policies.load import load_policy
+from qsft.policies.decoding import extraction, with_setting
+from qsft.policies.load import load_policy, read_run
 from qsft.policies.model import ModelPolicy
 from qsft.policies.prompting import KINDS as PROMPTED
 from qsft.policies.prompting import PromptingPolicy, best_examples
 from qsft.pretrain import pretrain
 from qsft.study_file import UNTRAINED, Study, StudyRun, held_out, row_method, slug
 from qsft.training import RunSettings, train
-from qsft.training.runs import STAGES_OF
+from qsft.training.runs import RUN_FILE, STAGES_OF
 
+#: seconds that the training of a run has taken so far
+CLOCK_FILE = "seconds.json"
 logger = logging.getLogger("qsft")
 
 
@@ -206,13 +210,33 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
         **settings,
     )
     tokenizer = symbol_tokenizer(symbol_source, study.env) if isinstance(symbol_source, dict) else None
-    started = time.perf_counter()
-    train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)
-    # a run trained in an earlier sitting keeps the time it took then
-    clock = folder / "seconds.json"
-    if not clock.exists():
-        clock.write_text(json.dumps(time.perf_counter() - started), encoding="utf-8")
-    return folder, float(json.loads(clock.read_text(encoding="utf-8")))
+    with _timed(folder):
+        train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)
+    return folder, _seconds(folder)
+
+
+@contextmanager
+def _timed(folder: Path) -> Iterator[None]:
+    """Adds the time of the block to that of the run's earlier sittings, also where the block is broken off."""
+    finished, before, started = _is_finished(folder), _seconds(folder), time.perf_counter()
+    try:
+        yield
+    finally:
+        if (folder / RUN_FILE).exists() and not finished:  # a run that was refused leaves nothing
+            write_text(folder / CLOCK_FILE, json.dumps(before + time.perf_counter() - started))
+
+
+def _seconds(folder: Path) -> float:
+    path = folder / CLOCK_FILE
+    return float(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else 0.0
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        read_run(folder)
+    except CheckpointError:
+        return False
+    return True
 
 
 def symbol_tokenizer(settings: Mapping[str, Any], where: str) -> Any:
@@ -273,18 +297,6 @@ def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress:
         **_test(study, seed),
         progress=progress,
     )
-
-
-def with_setting(policy: ModelPolicy, setting: Mapping[str, Any], name: str | None = None) -> ModelPolicy:
-    """The policy with one setting of a decoding grid: an extraction, ``temperature``, ``beams``."""
-    temperature, beams = float(setting.get("temperature", 1.0)), int(setting.get("beams", 1))
-    return policy.with_decoding(extraction(setting), temperature, beams, name, setting.get("target_return"))
-
-
-def history_before_each_turn(trajectory: Trajectory) -> list[Trajectory]:
-    """The histories that the agent saw, one per turn of its own."""
-    turns = trajectory.turns
-    return [Trajectory(turns[:i]) for i, turn in enumerate(turns) if turn.is_agent]
 
 
 def _last_log(path: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The three formulas, from logits to logits."""
 
+import math
+
 import pytest
 import torch
 
@@ -56,7 +58,9 @@ def test_half_precision_logits_are_read_in_float32():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"kind": "best"}, {"beta": -1.0}, {"eta": -0.5}, {"support": 1.5}, {"support": -0.1}]
+    "settings",
+    [{"kind": "best"}, {"beta": -1.0}, {"eta": -0.5}, {"support": 1.5}, {"support": -0.1}]
+    + [{name: value} for name in ("beta", "eta", "support") for value in (math.nan, math.inf)],
 )
 def test_bad_settings(settings):
     with pytest.raises(ConfigError) as raised:

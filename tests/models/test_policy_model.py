@@ -126,17 +126,22 @@ def test_extraction_can_be_changed_and_is_checked(models):
         alone.extraction = Extraction("value")
 
 
-def test_q_ratios(models):
+def test_what_is_read_off_both_models(models):
     """Also of a left-padded batch, where positions count from the first real token."""
-    policy = compose(models, Extraction("product"))
+    extraction = Extraction("value", beta=8.0, support=0.2)
+    policy = compose(models, extraction)
     padded = left_padded(PROMPTS)
-    ratios, prior = policy.q_ratios(**padded)
+    ratios, prior, logits = whole = policy.read(**padded)
+    for all_places, last in zip(whole, policy.read(**padded, logits_to_keep=1), strict=True):
+        torch.testing.assert_close(last, all_places[:, -1:])
     for i, prompt in enumerate(PROMPTS):
         p, pi = (torch.tensor(naive._probabilities(model, prompt)) for model in models)
         torch.testing.assert_close(ratios[i, -1], p / pi, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(prior[i, -1].exp(), pi, rtol=1e-3, atol=1e-5)
+        expected = naive.log_policy(*models, prompt, extraction, DUMMY).exp().float()
+        torch.testing.assert_close(logits[i, -1].softmax(-1), expected, rtol=1e-3, atol=1e-5)
     with pytest.raises(ConfigError, match="with_behaviour=True"):
-        QSFTPolicyModel.combine(models[0], None, dummy_token_id=DUMMY).q_ratios(padded["input_ids"])
+        QSFTPolicyModel.combine(models[0], None, dummy_token_id=DUMMY).read(padded["input_ids"])
 
 
 class TestDisk:

@@ -236,6 +236,8 @@ def test_another_decoding_of_the_same_models(models):
     first, second = (policy.with_decoding(Extraction(kind, beta=9.0), 1.0) for kind in ("product", "likelihood"))
     chosen = [player.q_values(HISTORIES[0]) for player in (first, second, first)]
     assert chosen[0] == chosen[2] != chosen[1]
+    with pytest.raises(AttributeError):
+        policy.extraction = Extraction("value")  # what is kept between turns is of the one that it began with
 
 
 def test_an_extraction_that_the_model_cannot_do_is_refused_at_once(models):
@@ -251,6 +253,8 @@ def test_an_extraction_that_the_model_cannot_do_is_refused_at_once(models):
     ("settings", "match"),
     [
         ({"temperature": -1.0}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"temperature": math.inf}, "temperature"),
         ({"beams": 0}, "beams"),
         ({"beams": 2, "temperature": 1.0}, "beam search needs"),
     ],

@@ -12,7 +12,6 @@ from qsft.errors import ConfigError
 from qsft.models import Extraction, ValueModel, load_causal_lm
 from qsft.models.scratch import word_level_tokenizer
 from qsft.policies import load_policy
-from qsft.study import history_before_each_turn
 from qsft.training import RunSettings, train
 from qsft.training.critic_trainers import CRITICS, CriticTrainer
 from qsft.training.trainer import SFTTrainer
@@ -51,7 +50,7 @@ def test_wordle_from_data_to_play(method, wordle, tmp_path):
     assert [line["step"] for line in lines] == [1, 2]
     assert {"loss", "action_logp", "target_mean", "clipped_share"} <= lines[0].keys()
     games = list(load_trajectories(path))[:2]
-    histories = [history for game in games for history in history_before_each_turn(game)]
+    histories = [history for game in games for history in game.histories()]
     policy = load_policy(out)
     assert policy.temperature == 0
     assert policy.name == method

@@ -181,7 +181,7 @@ def test_only_the_tokens_of_the_agent_are_played(tmp_path):
         for head in module.model.target_q:
             head.outer.bias[12] = 9.0  # "go", which is never the agent's
         logits = module.model(input_ids=ids).logits[0, -1]
-        q = module.model.q_ratios(ids)[0][0, -1]
+        q = module.model.read(ids).q[0, -1]
     assert logits.argmax() == q[:12].argmax()
     assert torch.isneginf(logits[12]) or logits[12] < -1e30
 

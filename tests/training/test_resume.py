@@ -251,7 +251,9 @@ def test_killed_while_finishing(moment, data, reference, tmp_path, monkeypatch):
         if moment == "finished":
             patched.setattr(runs, "write_json", write_json)
         else:
-            patched.setattr(stages.QSFTPolicyModel, "combine", dies_after(stages.QSFTPolicyModel.combine))
+            patched.setattr(
+                stages.QSFTPolicyConfig, "save_pretrained", dies_after(stages.QSFTPolicyConfig.save_pretrained)
+            )
 
     interrupted(settings(data), out, monkeypatch, arrange)
     go(settings(data), out, resume=True)

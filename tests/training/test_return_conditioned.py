@@ -10,7 +10,7 @@ from qsft.data import Trajectory, Turn, write_trajectories
 from qsft.errors import ConfigError
 from qsft.models import load_causal_lm
 from qsft.policies import load_policy
-from qsft.study import with_setting
+from qsft.policies.decoding import with_setting
 from qsft.training import RunSettings, train
 from qsft.training.trainer import SFTTrainer
 from tests.models import tiny

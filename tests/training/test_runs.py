@@ -80,6 +80,9 @@ BAD = {
     "columns": ({"behaviour": {"remove_unused_columns": True}}, ConfigError, "remove_unused_columns"),
     "chunk": ({"behaviour": {"loss_chunk_size": 0}}, ConfigError, "loss_chunk_size: 0"),
     "output_dir": ({"behaviour": {"output_dir": "x"}}, ConfigError, "behaviour: output_dir"),
+    "resume": ({"behaviour": {"resume_from_checkpoint": "x"}}, ConfigError, "behaviour: resume_from_checkpoint: a run goes"),
+    "share of another method": ({"filter_share": 0.5}, ConfigError, "filter_share: qsft does not read it; remove it"),
+    "tokens of another method": ({"return_tokens": 8}, ConfigError, "return_tokens: qsft does not read it; remove it"),
     "max_length of stage 2": ({"likelihood": {"max_length": 9}}, ConfigError, "set it under behaviour"),
     "max_length too short": ({"behaviour": {**STAGE, "max_length": 3}}, DataError, "raise max_length"),
     "start_from": ({"start_from": "scratch"}, ConfigError, "start_from: 'scratch'"),
@@ -369,11 +372,11 @@ class TestResults:
     def test_a_record_of_before_a_setting_existed(self, data, tmp_path):
         out = go(settings(data, "sft"), tmp_path / "run")
         record = json.loads((out / "run.json").read_text())
-        del record["settings"]["return_tokens"]
+        del record["settings"]["start_from"]
         (out / "run.json").write_text(json.dumps(record))
         go(settings(data, "sft"), out, resume=True)
-        with pytest.raises(ConfigError, match="return_tokens was 32 and is now 8"):
-            go(settings(data, "sft", return_tokens=8), out, resume=True)
+        with pytest.raises(ConfigError, match="start_from was 'behaviour' and is now 'model'"):
+            go(settings(data, "sft", start_from="model"), out, resume=True)
 
     def test_longest_reply(self, tmp_path):
         rows = tiny.dataset(tmp_path, tiny.trajectories(40, seed=2))

@@ -171,8 +171,11 @@ def test_it_never_says_an_image(models, tokenizer, histories):
         kept = head.clone()
         head[tokenizer.images.token_ids] *= 50
         texts = policy.act(histories)
+        shown = [value for history in histories for value in policy.q_values(history, support=0.0)]
         head.copy_(kept)
     assert all(tokenizer.images.placeholder not in text for text in texts)
+    chances = [value.probability for value in shown if value.token_id in tokenizer.images.token_ids]
+    assert chances and not any(chances)
 
 
 def test_beams_of_several_rows_with_images_are_refused(models, tokenizer, histories):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qsft.data.images import ImageInputs
+from qsft.data.images import ImageInputs, tokenizer_of
 from qsft.errors import DataError
 
 #: ``actions`` holds this where a state has no logged action (the state after a truncated episode's last observation).
@@ -126,6 +126,12 @@ class TrajectoryCollator:
             "turns": np.cumsum(turn_end) - turn_end,
             "returns_to_go": returns.astype(np.float32),
         }
+
+
+def pad_token(tokenizer: Any) -> int:
+    """Id that fills batches; masked everywhere, so the end of text serves where there is no padding token."""
+    tokenizer = tokenizer_of(tokenizer)
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
 
 
 def state_positions(agent_mask: Sequence[int], terminated: bool) -> np.ndarray:

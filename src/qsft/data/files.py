@@ -196,8 +196,10 @@ def replacing(path: Path) -> Iterator[io.BufferedWriter]:
     """A new binary file that takes the place of ``path`` if the block ends without an error, and else leaves no trace.
 
     Raises:
-        DataError: it cannot be written, for example because the disk is full.
+        DataError: it cannot be written, for example because the disk is full, or ``path`` is a folder.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give the name of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     file = _open_to_write(temporary, "wb", named=path)
     try:

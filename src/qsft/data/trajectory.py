@@ -50,6 +50,10 @@ class Trajectory:
     def agent_turns(self) -> Iterator[Turn]:
         return (turn for turn in self.turns if turn.is_agent)
 
+    def histories(self) -> list[Trajectory]:
+        """What the agent saw before each of its turns, in order: the turns up to there, unfinished, without metadata."""
+        return [Trajectory(self.turns[:i]) for i, turn in enumerate(self.turns) if turn.is_agent]
+
     @property
     def rewards(self) -> list[float]:
         """Reward of each agent turn, in order. Turns whose reward is not known yet are left out."""

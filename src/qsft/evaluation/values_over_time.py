@@ -83,15 +83,13 @@ def turn_values(
         DataError: no turn of the agent, or one without a reward.
         ConfigError: the policy has no Q-values.
     """
-    starts = [i for i, turn in enumerate(trajectory.turns) if turn.is_agent]
-    rewards = trajectory.rewards
-    if not starts or len(rewards) != len(starts):
+    histories, rewards = trajectory.histories(), trajectory.rewards
+    if not histories or len(rewards) != len(histories):
         raise DataError("trajectory: give one with turns of the agent, each with its reward")
-    histories = [Trajectory(trajectory.turns[:start]) for start in starts]
     values: list[float] = []
     for first in range(0, len(histories), _TURNS_AT_ONCE):
         values += policy.state_values(histories[first : first + _TURNS_AT_ONCE], backup_beta=backup_beta)
-    texts = [trajectory.turns[start].text for start in starts]
+    texts = [turn.text for turn in trajectory.agent_turns]
     replies = [policy.q_values(history, [text])[0] for history, text in zip(histories, texts, strict=True)]
     lengths = [len(reply.tokens) for reply in replies]
     to_go = returns_to_go(rewards, gamma, gamma_per, lengths).tolist()

@@ -7,6 +7,7 @@ extraction is that of ILQL (Snell et al. 2023, arXiv 2206.11871), for models wit
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -44,8 +45,8 @@ class Extraction:
             raise ConfigError(
                 f"extraction kind: {self.kind!r} is unknown; use 'product', 'value', 'likelihood' or 'advantage'."
             )
-        if self.beta < 0 or self.eta < 0:
-            raise ConfigError(f"extraction: beta ({self.beta}) and eta ({self.eta}) must not be negative.")
+        if not (0 <= self.beta < math.inf and 0 <= self.eta < math.inf):
+            raise ConfigError(f"extraction: beta ({self.beta}) and eta ({self.eta}) must be finite and not negative.")
         if not 0 <= self.support <= 1:
             raise ConfigError(f"extraction support: {self.support} is outside [0, 1]; 0 switches it off.")
 

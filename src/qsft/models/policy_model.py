@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -23,7 +23,7 @@ from transformers import (
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from qsft.errors import CheckpointError, ConfigError
+from qsft.errors import CheckpointError, ConfigError, wrong_argument
 from qsft.models.extraction import Extraction
 from qsft.models.generation import InnerGeneration
 
@@ -69,11 +69,28 @@ class QSFTPolicyConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
     def value(self, ratio: float, turn: int) -> float:
-        """A scaled value in reward units, at agent turn ``turn`` (from 0)."""
+        """A scaled value (clipped to [0, 1]) in reward units, at agent turn ``turn`` (from 0).
+
+        From turn ``horizon`` on nothing is at stake below 0: ``low`` is 0 there.
+        """
         low, high = self.return_range
         if self.horizon is not None:
             low *= max(1 - turn / self.horizon, 0.0)
         return low + min(max(ratio, 0.0), 1.0) * (high - low)
+
+
+class Reading(NamedTuple):
+    """What a policy's models make of every token of the vocabulary at some positions. All ``[B, T, V]`` float32.
+
+    Attributes:
+        q: scaled Q-values.
+        prior: log-probabilities of the behaviour model.
+        logits: of the policy, -inf for tokens that it never draws.
+    """
+
+    q: Tensor
+    prior: Tensor
+    logits: Tensor
 
 
 class PairCache(Cache):
@@ -145,7 +162,7 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         Raises:
             CheckpointError: the two have different vocabularies.
         """
-        _check_vocabularies(likelihood, behaviour)
+        check_vocabularies(likelihood, behaviour)
         config = QSFTPolicyConfig(
             likelihood=likelihood.config.to_dict(),
             behaviour={} if behaviour is None else behaviour.config.to_dict(),
@@ -196,13 +213,14 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def q_ratios(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **images: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Scaled Q-values ``p / pi`` and behaviour log-probabilities of every token, both ``[B, T, V]`` float32.
+    def read(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, logits_to_keep: int = 0, **images: Tensor
+    ) -> Reading:
+        """Every token's Q-value, which is the ratio ``p / pi`` (not clipped), prior and policy logit.
 
         Args:
             input_ids, attention_mask: ``[B, T]``, padded on the left.
+            logits_to_keep: only the last so many positions; 0: all.
             images: what a vision-language model reads beside these.
 
         Raises:
@@ -210,11 +228,12 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         """
         if self.behaviour is None:
             raise ConfigError("Q-values need the behaviour model; load the policy with with_behaviour=True.")
-        inputs = self.whole_inputs(input_ids, attention_mask, **images)
+        inputs = {**self.whole_inputs(input_ids, attention_mask, **images), "logits_to_keep": logits_to_keep}
         likelihood = self.likelihood(**inputs).logits
         behaviour = self.behaviour(**inputs).logits
         prior = torch.log_softmax(behaviour.float(), dim=-1)
-        return (torch.log_softmax(likelihood.float(), dim=-1) - prior).exp(), prior
+        ratios = (torch.log_softmax(likelihood.float(), dim=-1) - prior).exp()
+        return Reading(ratios, prior, self.extraction.policy_logits(likelihood, behaviour, self.config.dummy_token_id))
 
     def _new_cache(self) -> Cache:
         likelihood = DynamicCache(config=self.likelihood.config)
@@ -265,7 +284,7 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         behaviour = None
         if with_behaviour or Extraction(**config.extraction).needs_behaviour:
             behaviour = load_causal_lm(root / BEHAVIOUR_DIR, exact=True, **kwargs)
-        _check_vocabularies(likelihood, behaviour)
+        check_vocabularies(likelihood, behaviour)
         return cls(config, likelihood, behaviour).eval()
 
 
@@ -323,11 +342,12 @@ def _read_config(root: Path) -> QSFTPolicyConfig:
     try:
         Extraction(**config.extraction)
     except (TypeError, ConfigError) as error:
-        raise CheckpointError(f"{root / 'config.json'}: extraction: {str(error).split('__init__() ')[-1]}") from error
+        raise CheckpointError(f"{root / 'config.json'}: extraction: {wrong_argument(error)}") from error
     return config
 
 
-def _check_vocabularies(likelihood: PreTrainedModel, behaviour: PreTrainedModel | None) -> None:
+def check_vocabularies(likelihood: PreTrainedModel, behaviour: PreTrainedModel | None) -> None:
+    """Raises CheckpointError for models of different vocabularies, whose tokens cannot be compared."""
     if behaviour is None:
         return
     sizes = [model.get_output_embeddings().weight.shape[0] for model in (likelihood, behaviour)]

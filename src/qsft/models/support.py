@@ -125,7 +125,7 @@ def compute_support(
         batch_size=batch_size,
         collate_fn=TrajectoryCollator(pad_token_id, images=images),
     )
-    partial = f"{os.fspath(path)}.partial"
+    partial = f"{os.fspath(path)}.{os.getpid()}.partial"  # another process may be at the same table
     was_training = model.training
     model.eval()
     try:

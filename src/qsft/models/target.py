@@ -32,10 +32,16 @@ class TargetNetwork(nn.Module):
 
     @torch.no_grad()
     def hidden(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        """Hidden states ``[N, H]`` of the batch's states under the target; ``model`` is the one in training."""
+        """Hidden states ``[N, H]`` of the batch's N states under the target, without gradient or dropout.
+
+        Args:
+            model: the one in training, as for all methods here: an adapter's target lives in it.
+            batch: a :class:`~qsft.data.batch.TokenBatch`.
+        """
         return state_hidden(self.copy, batch)
 
     def head(self, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """Weight ``[V, H]`` and bias ``[V]`` (or ``None``) of the target's output head."""
         return output_head(self.copy)
 
     def pairs(self, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
@@ -44,13 +50,13 @@ class TargetNetwork(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module, rate: float) -> None:
-        """Move every parameter the share ``rate`` of the way to the model's."""
+        """Move every parameter the share ``rate`` (in [0, 1]) of the way to the model's, in the target's precision."""
         ours, theirs = self.pairs(model)
         torch._foreach_lerp_(ours, [p.to(mine.dtype) for mine, p in zip(ours, theirs, strict=True)], rate)
 
     @torch.no_grad()
     def distance(self, model: nn.Module) -> float:
-        """``|theta - theta_bar| / |theta|`` over all parameters."""
+        """``|theta - theta_bar| / |theta|`` over all parameters that the target follows; 0 where they are equal."""
         ours, theirs = self.pairs(model)
         moved = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(torch._foreach_sub(theirs, ours))))
         size = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(theirs)))

@@ -23,7 +23,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.extraction import Extraction
 from qsft.models.generation import InnerGeneration
-from qsft.models.policy_model import auto_model
+from qsft.models.policy_model import Reading, auto_model
 from qsft.models.states import output_head, readable_inputs
 
 
@@ -208,24 +208,29 @@ class ValueModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         states = output.last_hidden_state[:, kept]
-        prior = self.get_output_embeddings()(states)
-        if self.extraction.kind == "advantage":
-            logits = self.extraction.advantage_logits(prior, self.played_q(states))
-        else:
-            logits = self.extraction.policy_logits(prior, None, None)
+        q = self.played_q(states) if self.extraction.kind == "advantage" else None
+        logits = self._policy_logits(self.get_output_embeddings()(states), q)
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)  # type: ignore[arg-type]
 
-    @torch.no_grad()
-    def q_ratios(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **images: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Scaled Q-values and log-probabilities of every token, both ``[B, T, V]`` float32.
+    def _policy_logits(self, logits: Tensor, q: Tensor | None) -> Tensor:
+        """Of the language model's logits and, for ``advantage``, the Q-values."""
+        if self.extraction.kind == "advantage":
+            assert q is not None
+            return self.extraction.advantage_logits(logits, q)
+        return self.extraction.policy_logits(logits, None, None)
 
-        What :meth:`QSFTPolicyModel.q_ratios <qsft.models.policy_model.QSFTPolicyModel.q_ratios>` reads off two models.
+    @torch.no_grad()
+    def read(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, logits_to_keep: int = 0, **images: Tensor
+    ) -> Reading:
+        """Every token's Q-value, prior and policy logit.
+
+        What :meth:`QSFTPolicyModel.read <qsft.models.policy_model.QSFTPolicyModel.read>` reads off two models.
         """
         inputs = self.whole_inputs(input_ids, attention_mask, **images)
-        states = self.language_model.base_model(**inputs).last_hidden_state
-        return self.played_q(states), torch.log_softmax(self.get_output_embeddings()(states).float(), dim=-1)
+        states = self.language_model.base_model(**inputs).last_hidden_state[:, -logits_to_keep:]
+        q, logits = self.played_q(states), self.get_output_embeddings()(states)
+        return Reading(q, torch.log_softmax(logits.float(), dim=-1), self._policy_logits(logits, q))
 
 
 AutoConfig.register(ValueModelConfig.model_type, ValueModelConfig)

@@ -79,6 +79,20 @@ def clipped_targets(weights: Tensor, valid: Tensor) -> Targets:
     return Targets(weights.clamp(0.0, 1.0).masked_fill(~valid, 0.0), valid, clipped)
 
 
+def has_target(has_action: Tensor, terminal: Tensor, state_mask: Tensor) -> Tensor:
+    """Where a one-step target is defined: a logged action that ends its trajectory for good or has a state behind it.
+
+    Args:
+        has_action, terminal, state_mask: ``[B, S]`` bool, as for :func:`bellman_targets`.
+
+    Returns:
+        ``[B, S]`` bool.
+    """
+    follows = torch.zeros_like(state_mask)
+    follows[:, :-1] = state_mask[:, 1:]
+    return has_action & (terminal | follows)
+
+
 def bellman_targets(
     values: Tensor,
     rewards: Tensor,
@@ -114,11 +128,12 @@ def bellman_targets(
         gamma: discount.
         gamma_per: ``"turn"`` or ``"token"``: what one application of ``gamma`` stands for.
         trace: lambda in [0, 1].
+
+    Returns:
+        :class:`Targets`, ``[B, S]`` each; valid where :func:`has_target`.
     """
     low, span = _low_and_span(return_range, values)
-    has_next = torch.zeros_like(state_mask)
-    has_next[:, :-1] = state_mask[:, 1:]
-    valid = has_action & (terminal | has_next)
+    valid = has_target(has_action, terminal, state_mask)
     discount = torch.where(turn_end, gamma, 1.0) if gamma_per == "turn" else torch.full_like(values, gamma)
     discount = discount.masked_fill(terminal, 0.0)
 

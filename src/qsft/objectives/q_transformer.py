@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qsft.objectives.bellman import has_target
+
 
 def q_transformer_targets(
     values: Tensor,
@@ -43,9 +45,7 @@ def q_transformer_targets(
     Returns:
         ``[B, S]`` targets, 0 where invalid, and ``[B, S]`` bool, where they are valid.
     """
-    follows = torch.zeros_like(state_mask)
-    follows[:, :-1] = state_mask[:, 1:]
-    valid = has_action & (terminal | follows)
+    valid = has_target(has_action, terminal, state_mask)
     discount = torch.ones_like(values).masked_fill(turn_end, gamma).masked_fill(terminal, 0.0)
     targets = values
     for _ in range(steps):

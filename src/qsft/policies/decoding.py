@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsft.data.text_files import write_text
-from qsft.errors import CheckpointError, ConfigError
+from qsft.errors import CheckpointError, ConfigError, wrong_argument
 from qsft.models.extraction import Extraction
+
+if TYPE_CHECKING:
+    from qsft.policies.model import ModelPolicy
 
 DECODING_FILE = "decoding.json"
 _OF_THE_POLICY = ("temperature", "beams", "target_return")
@@ -26,9 +29,24 @@ def extraction(setting: Mapping[str, Any]) -> Extraction:
         return Extraction(setting.get("extraction", "product"), **values)
     except TypeError as error:
         raise ConfigError(
-            f"decoding: {str(error).split('__init__() ')[-1]}; there are extraction, beta, eta, support, "
-            f"{', '.join(_OF_THE_POLICY)}."
+            f"decoding: {wrong_argument(error)}; there are extraction, beta, eta, support, {', '.join(_OF_THE_POLICY)}."
         ) from error
+
+
+def with_setting(policy: ModelPolicy, setting: Mapping[str, Any], name: str | None = None) -> ModelPolicy:
+    """The policy with one setting of a decoding grid.
+
+    Args:
+        policy: whose models play.
+        setting: as for :func:`extraction` (``product`` unless it says another), with ``temperature`` (default 1.0),
+            ``beams`` (default 1) and ``target_return`` (default: the policy's).
+        name: of the new policy; ``None``: that of ``policy``.
+
+    Raises:
+        ConfigError: a name that is no part of a setting, or a value that the models cannot do.
+    """
+    temperature, beams = float(setting.get("temperature", 1.0)), int(setting.get("beams", 1))
+    return policy.with_decoding(extraction(setting), temperature, beams, name, setting.get("target_return"))
 
 
 def read_decoding(run: Path) -> dict[str, Any]:
@@ -49,8 +67,8 @@ def read_decoding(run: Path) -> dict[str, Any]:
     return dict(setting)
 
 
-def write_decoding(run: Path, policy: Any) -> None:
-    """Keep how a :class:`~qsft.policies.model.ModelPolicy` decodes as the run's own."""
+def write_decoding(run: Path, policy: ModelPolicy) -> None:
+    """Keep how a policy decodes as the run's own."""
     chosen = policy.extraction.to_dict()
     setting = {"extraction": chosen.pop("kind"), **chosen, "temperature": policy.temperature, "beams": policy.beams}
     if policy.target_return is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -10,6 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from qsft.data.batch import pad_token
 from qsft.data.tokenize import Prompt, TrajectoryTokenizer
 from qsft.data.trajectory import Trajectory
 from qsft.errors import ConfigError
@@ -94,8 +96,8 @@ class ModelPolicy:
         extraction: Extraction | None = None,
         target_return: float | None = None,
     ) -> None:
-        if temperature < 0:
-            raise ConfigError(f"temperature: {temperature} must not be negative; 0 plays greedily.")
+        if not 0 <= temperature < math.inf:
+            raise ConfigError(f"temperature: {temperature} must be finite and not negative; 0 plays greedily.")
         if beams < 1 or (beams > 1 and temperature > 0):
             raise ConfigError(f"beams: {beams} with temperature {temperature}; beam search needs temperature 0.")
         if target_return is not None:
@@ -105,7 +107,7 @@ class ModelPolicy:
                 )
             tokenizer.returns.check(target_return)
         self._model = model.eval()
-        self._model.extraction = self.extraction = extraction or model.extraction  # refuses what the model cannot do
+        self._model.extraction = self._extraction = extraction or model.extraction  # refuses what the model cannot do
         self.target_return = target_return
         self.tokenizer = tokenizer
         self.name = name
@@ -116,8 +118,16 @@ class ModelPolicy:
         self.seed(seed)
 
     @property
+    def extraction(self) -> Extraction:
+        """How tokens are drawn, from the first turn to the last; :meth:`with_decoding` makes a policy of another."""
+        return self._extraction
+
+    @property
     def model(self) -> QSFTPolicyModel | ValueModel:
-        """The model, set to draw as this policy does: other policies may share it."""
+        """The model, set to draw as this policy does, since other policies may share it.
+
+        So an extraction that is assigned to the model itself lasts only until a policy uses it.
+        """
         self._model.extraction = self.extraction
         return self._model
 
@@ -173,7 +183,7 @@ class ModelPolicy:
                 return_dict_in_generate=True,
                 max_new_tokens=self.max_new_tokens,
                 eos_token_id=self.tokenizer.end_of_turn_ids,
-                pad_token_id=self._pad,
+                pad_token_id=pad_token(self.tokenizer.tokenizer),
                 suppress_tokens=self._unsayable or None,
                 **(sampling if self.temperature > 0 else search),
             )
@@ -206,8 +216,7 @@ class ModelPolicy:
         """
         prompt = self._prompt(history)
         if candidates is None:
-            read = self._read(prompt, history)
-            return self._plausible(read, -1, support)
+            return self._plausible(self._read(prompt, history, 1), 0, support)
         return [self._reply_value(history, prompt, reply, support) for reply in candidates]
 
     @torch.no_grad()
@@ -221,18 +230,20 @@ class ModelPolicy:
             support: threshold relative to the likeliest token.
             backup_beta: of the soft value; ``None`` takes the maximum over the support.
         """
-        ratios, prior = self.model.q_ratios(**self._left_padded([self._prompt(history) for history in histories]))
-        chosen, logps = SupportRule(threshold=support).select(prior[:, -1], self.model.config.dummy_token_id)
-        q = ratios[:, -1].gather(1, chosen.clamp_min(0)).clamp(0, 1).masked_fill(chosen < 0, 0.0)
+        inputs = self._left_padded([self._prompt(history) for history in histories])
+        read = self.model.read(**inputs, logits_to_keep=1)
+        chosen, logps = SupportRule(threshold=support).select(read.prior[:, 0], self.model.config.dummy_token_id)
+        q = read.q[:, 0].gather(1, chosen.clamp_min(0)).clamp(0, 1).masked_fill(chosen < 0, 0.0)
         values = max_value(q, logps) if backup_beta is None else soft_value(q, logps, backup_beta)
         return [self.model.config.value(v, _turn(h)) for v, h in zip(values.tolist(), histories, strict=True)]
 
     def _reply_value(self, history: Trajectory, prompt: Prompt, reply: str, support: float) -> ReplyValue:
         ids = self.tokenizer.reply(history, reply)
-        read = self._read(dataclasses.replace(prompt, input_ids=[*prompt.input_ids, *ids]), history)
-        places = range(len(prompt.input_ids) - 1, len(prompt.input_ids) - 1 + len(ids))
-        tokens = [self._token(read, place, token) for place, token in zip(places, ids, strict=True)]
-        return ReplyValue(reply, tokens[-1].q, tokens, [self._plausible(read, place, support) for place in places])
+        # the prompt's last position is that of the reply's first token
+        read = self._read(dataclasses.replace(prompt, input_ids=[*prompt.input_ids, *ids]), history, len(ids) + 1)
+        tokens = [self._token(read, place, token) for place, token in enumerate(ids)]
+        alternatives = [self._plausible(read, place, support) for place in range(len(ids))]
+        return ReplyValue(reply, tokens[-1].q, tokens, alternatives)
 
     def _plausible(self, read: tuple[Tensor, Tensor, Tensor], place: int, support: float) -> list[TokenValue]:
         prior = read[1][0, place].clone()
@@ -242,10 +253,10 @@ class ModelPolicy:
         return sorted((self._token(read, place, token) for token in tokens), key=lambda value: -value.q)
 
     @torch.no_grad()
-    def _read(self, prompt: Prompt, history: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
-        inputs = self._left_padded([prompt])
-        ratios, prior = self.model.q_ratios(**inputs)
-        logits = self.model(**inputs).logits
+    def _read(self, prompt: Prompt, history: Trajectory, keep: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Q in reward units, prior and probability at the last ``keep`` positions: ``[1, keep, V]`` each."""
+        ratios, prior, logits = self.model.read(**self._left_padded([prompt]), logits_to_keep=keep)
+        logits[..., self._unsayable] = -torch.inf
         if self.temperature > 0:
             policy = torch.softmax(logits / self.temperature, dim=-1)
         else:
@@ -266,15 +277,10 @@ class ModelPolicy:
         returns, images = self.tokenizer.returns, self.tokenizer.images
         return [*(returns.ids.tolist() if returns else []), *(images.token_ids if images else [])]
 
-    @property
-    def _pad(self) -> int:
-        pad = self.tokenizer.tokenizer.pad_token_id
-        return int(pad if pad is not None else self.tokenizer.end_of_turn_ids[0])
-
     def _left_padded(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """What the model reads: ids and attention mask ``[B, T]``, and of one that sees also the images."""
         width = max(len(prompt.input_ids) for prompt in prompts)
-        ids = torch.full((len(prompts), width), self._pad, dtype=torch.int64)
+        ids = torch.full((len(prompts), width), pad_token(self.tokenizer.tokenizer), dtype=torch.int64)
         mask = torch.zeros_like(ids)
         starts = [width - len(prompt.input_ids) for prompt in prompts]
         for i, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):

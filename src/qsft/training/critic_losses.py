@@ -88,8 +88,8 @@ class MonteCarloLoss(CriticLoss):
         metrics |= {
             "q_loss": (q_loss.detach(), len(actions)),
             "q_mean": (torch.minimum(*q).detach().sum(), len(actions)),
-            "target_mean": (weights.sum(), int(defined.sum())),
-            "clipped_share": (targets.clipped.sum(), int(defined.sum())),
+            "target_mean": (weights.sum(), defined.sum()),
+            "clipped_share": (targets.clipped.sum(), defined.sum()),
         }
         if self.settings.cql_scale > 0:
             # the Q-values as logits: the logged token's above all others
@@ -161,7 +161,7 @@ class QTransformerLoss(CriticLoss):
             )
             total = total + loss * defined.sum()
             parts.append({**found, "q": q.detach().gather(-1, taken[:, None])[:, 0]})
-        count = int(defined.sum())
+        count = defined.sum()
         metrics |= {
             "q_loss": (sum(part["td"] for part in parts) * count, count),
             "conservative_loss": (sum(part["conservative"] for part in parts) * count, count),
@@ -246,8 +246,8 @@ class ArcherLoss(CriticLoss):
             "q_loss": (q_loss.detach(), turns),
             "v_loss": (v_loss.detach(), turns),
             "q_mean": (q.sum(), turns),
-            "target_mean": (weights.sum(), int(defined.sum())),
-            "clipped_share": (targets.clipped[ends].sum(), int(defined.sum())),
+            "target_mean": (weights.sum(), defined.sum()),
+            "clipped_share": (targets.clipped[ends].sum(), defined.sum()),
             **_first(values),
             **_weight_metrics(imitated, self.settings.max_weight),
         }
@@ -281,11 +281,11 @@ def _on_grid(values: Tensor, mask: Tensor) -> Tensor:
     return grid.index_put((mask,), values.to(grid.dtype))
 
 
-def _first(values: Tensor) -> dict[str, tuple[Tensor, int]]:
+def _first(values: Tensor) -> dict[str, tuple[Tensor, Tensor | int]]:
     return {"first_value": (values[:, 0].detach().sum(), len(values))}
 
 
-def _weight_metrics(weights: Tensor, max_weight: float) -> dict[str, tuple[Tensor, int]]:
+def _weight_metrics(weights: Tensor, max_weight: float) -> dict[str, tuple[Tensor, Tensor | int]]:
     return {
         "weight_mean": (weights.sum(), len(weights)),
         "weight_clipped": ((weights >= max_weight).sum(), len(weights)),

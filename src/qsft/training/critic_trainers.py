@@ -8,7 +8,7 @@ import datasets
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
-from qsft.data.batch import TrajectoryCollator
+from qsft.data.batch import TrajectoryCollator, pad_token
 from qsft.data.dataset import agent_token_ids
 from qsft.data.images import image_inputs
 from qsft.models.extraction import Extraction
@@ -33,7 +33,7 @@ from qsft.training.critic_losses import (
     MonteCarloLoss,
     QTransformerLoss,
 )
-from qsft.training.trainer import FollowModel, SFTTrainer, pad_token
+from qsft.training.trainer import FollowModel, SFTTrainer
 
 
 class CriticTrainer(SFTTrainer):

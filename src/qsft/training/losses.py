@@ -60,13 +60,13 @@ class SupervisedLoss(nn.Module):
         metrics.update(self.state_metrics(batch, states.detach()))
         return total, metrics
 
-    def state_metrics(self, batch: dict[str, Tensor], states: Tensor) -> dict[str, tuple[Tensor, int]]:
+    def state_metrics(self, batch: dict[str, Tensor], states: Tensor) -> dict[str, tuple[Tensor, Tensor | int]]:
         """More metrics, from the hidden states ``[N, d]`` of the batch's states."""
         return {}
 
     def fitted_distribution(
         self, batch: dict[str, Tensor], valid: Tensor
-    ) -> tuple[TargetDistribution, dict[str, tuple[Tensor, int]]]:
+    ) -> tuple[TargetDistribution, dict[str, tuple[Tensor, Tensor | int]]]:
         """What the states with a logged action are fitted to."""
         return objectives.supervised(batch["actions"][valid]), {}
 
@@ -109,16 +109,13 @@ class QLoss(SupervisedLoss):
         self.target.update(self.model, rate)
 
     def count_targets(self, batch: dict[str, Tensor]) -> Tensor:
-        following = torch.zeros_like(batch["state_mask"])
-        following[:, :-1] = batch["state_mask"][:, 1:]
-        defined = batch["terminal"] | following
         if self.settings.backup == "monte-carlo" or self.monte_carlo_only:
             return has_action(batch).sum()
-        return (has_action(batch) & defined).sum()
+        return objectives.has_target(has_action(batch), batch["terminal"], batch["state_mask"]).sum()
 
     def fitted_distribution(
         self, batch: dict[str, Tensor], valid: Tensor
-    ) -> tuple[TargetDistribution, dict[str, tuple[Tensor, int]]]:
+    ) -> tuple[TargetDistribution, dict[str, tuple[Tensor, Tensor | int]]]:
         if self.settings.reads_values:
             values, alive = self.state_values(batch)
         else:
@@ -145,8 +142,8 @@ class QLoss(SupervisedLoss):
             fitted.coefficients * counted[:, None],
             None if fitted.rest is None else fitted.rest * counted,
         )
-        count = int(counted.sum())
-        metrics = {
+        count = counted.sum()
+        metrics: dict[str, tuple[Tensor, Tensor | int]] = {
             "target_mean": (weights.sum(), count),
             "target_square": (weights.square().sum(), count),
             "clipped_share": (targets.clipped[valid].sum(), count),
@@ -157,7 +154,7 @@ class QLoss(SupervisedLoss):
         return fitted, metrics
 
     @torch.no_grad()
-    def state_metrics(self, batch: dict[str, Tensor], states: Tensor) -> dict[str, tuple[Tensor, int]]:
+    def state_metrics(self, batch: dict[str, Tensor], states: Tensor) -> dict[str, tuple[Tensor, Tensor | int]]:
         if self.settings.reads_values:
             return {}
         # without a target network's value there is the behaviour's, E[Q] = 1 - p(dummy), which the model itself holds
@@ -170,7 +167,15 @@ class QLoss(SupervisedLoss):
 
     @torch.no_grad()
     def state_values(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Scaled values ``V`` under the target network, and ``1 - p(dummy)``, both ``[B, S]``; 0 where padded."""
+        """What the target network makes of every state, in one forward pass, without gradient.
+
+        Args:
+            batch: a :class:`~qsft.data.batch.TokenBatch` with the support table's columns.
+
+        Returns:
+            ``[B, S]`` scaled values ``V``, the backup (``max`` or ``soft``) of the ratios of the support's tokens, and
+            ``[B, S]`` ``1 - p(dummy)``; both 0 where padded.
+        """
         mask = batch["state_mask"]
         ids, logps = batch["support_ids"][mask], batch["support_logps"][mask]
         dummies = torch.full_like(ids[:, :1], self.settings.dummy_id)
@@ -193,7 +198,15 @@ class QLoss(SupervisedLoss):
         return values, alive
 
     def targets(self, batch: dict[str, Tensor], values: Tensor) -> Targets:
-        """Weights of the logged tokens, ``[B, S]``."""
+        """Weights of the logged tokens: scaled targets, from the floor of their turn up where there is a horizon.
+
+        Args:
+            batch: a :class:`~qsft.data.batch.TokenBatch`.
+            values: ``[B, S]`` scaled values of the states (:meth:`state_values`); not read for Monte-Carlo targets.
+
+        Returns:
+            :class:`~qsft.objectives.Targets`, ``[B, S]`` each: Monte-Carlo or Bellman targets, as the settings say.
+        """
         settings = self.settings
         acted = has_action(batch)
         low, high = settings.return_range

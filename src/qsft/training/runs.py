@@ -21,7 +21,7 @@ from qsft.data.dataset import filter_top, tokenize_file
 from qsft.data.files import load_trajectories
 from qsft.data.return_tokens import add_return_tokens, return_levels
 from qsft.data.tokenize import TrajectoryTokenizer
-from qsft.errors import CheckpointError, ConfigError, QSFTError
+from qsft.errors import CheckpointError, ConfigError, QSFTError, wrong_argument
 from qsft.models.scratch import load_processor
 from qsft.training.config import QSFTConfig, SFTConfig
 from qsft.training.critic_trainers import CRITICS
@@ -32,6 +32,8 @@ from qsft.training.stages import Stages, checkpoints
 METHODS = ("qsft", "sft", "bc", "filtered-bc", "return-conditioned", *CRITICS)
 #: settings of stages that only some methods have
 STAGES_OF = {"likelihood": ("qsft",), "critic": tuple(CRITICS)}
+#: other settings that only some methods read
+SETTINGS_OF = {"filter_share": ("filtered-bc",), "return_tokens": ("return-conditioned",)}
 RUN_FILE = "run.json"
 logger = logging.getLogger("qsft")
 
@@ -54,8 +56,8 @@ class RunSettings:
         behaviour_model: a finished model that takes stage 1's place (a checkpoint of supervised fine-tuning on the same
             data), or whose training goes on (``sft``, ``filtered-bc``, ``return-conditioned``).
         start_from: what stage 2 starts from: ``"behaviour"`` or ``"model"`` (the pretrained or fresh ``model``).
-        filter_share: share of the trajectories, best returns first, that ``filtered-bc`` keeps.
-        return_tokens: returns that ``return-conditioned`` tells apart at most, see
+        filter_share: of ``filtered-bc``: share of the trajectories, best returns first, that it keeps.
+        return_tokens: of ``return-conditioned``: returns that it tells apart at most, see
             :func:`qsft.data.return_tokens.return_levels`.
         lora: arguments of ``peft.LoraConfig``; ``None`` trains all weights.
         seed: of weights and data order.
@@ -97,6 +99,9 @@ class RunSettings:
         for name, methods in STAGES_OF.items():
             if getattr(self, name) and self.method not in methods:
                 raise ConfigError(f"{name}: {self.method} has no such stage; remove these settings.")
+        for name, methods in SETTINGS_OF.items():
+            if getattr(self, name) != getattr(RunSettings, name) and self.method not in methods:
+                raise ConfigError(f"{name}: {self.method} does not read it; remove it.")
         if self.lora is not None and self.method in CRITICS:
             raise ConfigError(f"lora: {self.method} trains its heads with all weights of the model; remove it.")
 
@@ -113,9 +118,9 @@ class RunSettings:
         return cls(**values)
 
 
-def unread_sections(method: str, values: dict[str, Any]) -> list[str]:
-    """Which of the settings in a mapping are those of stages that only other methods have."""
-    return [name for name, methods in STAGES_OF.items() if name in values and method not in methods]
+def unread_settings(method: str, values: dict[str, Any]) -> list[str]:
+    """Which of the settings in a mapping only other methods read."""
+    return [name for name, methods in {**STAGES_OF, **SETTINGS_OF}.items() if name in values and method not in methods]
 
 
 def train(
@@ -206,8 +211,12 @@ class _Run:
             # torch warns at every epoch where there is no accelerator to copy to
             "dataloader_pin_memory": torch.accelerator.is_available(),
         }
-        if "output_dir" in values:
-            raise ConfigError(f"{stage}: output_dir: checkpoints go into the run's folder; remove it.")
+        for name, reason in (
+            ("output_dir", "checkpoints go into the run's folder"),
+            ("resume_from_checkpoint", "a run goes on from its own last checkpoint, with --resume"),
+        ):
+            if name in values:
+                raise ConfigError(f"{stage}: {name}: {reason}; remove it.")
         for known in dataclasses.fields(kind):
             value, wanted = values.get(known.name), str(known.type)
             if (
@@ -223,9 +232,7 @@ class _Run:
         except ConfigError:
             raise
         except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{stage}: {str(error).split('__init__() ')[-1]}; see qsft.training.{kind.__name__}."
-            ) from error
+            raise ConfigError(f"{stage}: {wrong_argument(error)}; see qsft.training.{kind.__name__}.") from error
 
     def _claim(self, resume: bool) -> bool:
         """Take the folder: a fresh one (True), or the same run's (False)."""

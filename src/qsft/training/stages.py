@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
+from transformers import AutoConfig, PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
 
+from qsft.data.batch import pad_token
 from qsft.data.dataset import check_dummy_token
 from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.returns import ReturnRange
-from qsft.errors import ConfigError, DataError
+from qsft.errors import ConfigError, DataError, wrong_argument
 from qsft.models.new_tokens import start_token_rows
-from qsft.models.policy_model import BEHAVIOUR_DIR, LIKELIHOOD_DIR, QSFTPolicyModel, load_causal_lm
+from qsft.models.policy_model import (
+    BEHAVIOUR_DIR,
+    LIKELIHOOD_DIR,
+    QSFTPolicyConfig,
+    QSFTPolicyModel,
+    check_vocabularies,
+    load_causal_lm,
+)
 from qsft.models.scratch import load_or_make_model
 from qsft.models.states import output_head, pick_dummy_token
 from qsft.models.support import SupportRule, compute_support, with_support
@@ -27,7 +35,7 @@ from qsft.training.critic_config import CriticConfig
 from qsft.training.critic_trainers import CRITICS
 from qsft.training.disk import whole_folder
 from qsft.training.progress import StageProgress
-from qsft.training.trainer import JSONLinesLog, QSFTTrainer, SFTTrainer, last_checkpoint, pad_token
+from qsft.training.trainer import JSONLinesLog, QSFTTrainer, SFTTrainer, last_checkpoint
 
 if TYPE_CHECKING:
     from qsft.training.runs import RunSettings
@@ -93,15 +101,15 @@ class Stages:
         behaviour = self._behaviour(dataset, behaviour)
         if not likelihood_dir.exists():
             self._likelihood(dataset, behaviour, rule, dummy)
-        policy = QSFTPolicyModel.combine(
-            load_causal_lm(likelihood_dir),
-            behaviour,
+        policy = QSFTPolicyConfig(
+            AutoConfig.from_pretrained(likelihood_dir).to_dict(),
+            AutoConfig.from_pretrained(self.out / BEHAVIOUR_DIR).to_dict(),
             dummy_token_id=dummy,
             return_range=returns,
             horizon=config.horizon,
+            architectures=[QSFTPolicyModel.__name__],
         )
-        policy.config.architectures = [type(policy).__name__]
-        policy.config.save_pretrained(self.out)
+        policy.save_pretrained(self.out)
         return returns
 
     def critic(self, dataset: datasets.Dataset) -> tuple[float, float]:
@@ -141,10 +149,11 @@ class Stages:
     def _likelihood(self, dataset: datasets.Dataset, behaviour: PreTrainedModel, rule: SupportRule, dummy: int) -> None:
         config = self.second
         assert isinstance(config, QSFTConfig)
+        model = self._second_model(behaviour)
+        check_vocabularies(model, behaviour)
         if reads_values(config.form, config.backup):
             dataset = self._with_support(dataset, behaviour, rule, dummy)
-        model = self._adapted(self._second_model(behaviour))
-        trainer = QSFTTrainer(model, config, dataset, self.tokenizer)
+        trainer = QSFTTrainer(self._adapted(model), config, dataset, self.tokenizer)
         self._finish(trainer, "likelihood", self.out / LIKELIHOOD_DIR)
 
     def _with_support(
@@ -195,8 +204,7 @@ class Stages:
             rows = {"trainable_token_indices": self.return_ids} if self.return_ids else {}
             return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **{**rows, **self.settings.lora}))
         except (TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0].split("__init__() ")[-1]
-            raise ConfigError(f"lora: {reason}; see peft.LoraConfig.") from error
+            raise ConfigError(f"lora: {wrong_argument(error)}; see peft.LoraConfig.") from error
 
     def _finish(self, trainer: SFTTrainer, stage: str, folder: Path) -> None:
         """Train to the end, from the newest checkpoint where there is one, and put the model into ``folder`` whole."""

@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from qsft.data.batch import TrajectoryCollator
+from qsft.data.batch import TrajectoryCollator, pad_token
 from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.text_files import write_text
 from qsft.errors import CheckpointError, ConfigError
@@ -72,8 +71,8 @@ class SFTTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
-        self._metric_sums: dict[str, float] = defaultdict(float)
-        self._metric_counts: dict[str, float] = defaultdict(float)
+        self._metric_sums: dict[str, Tensor] = {}
+        self._metric_counts: dict[str, Tensor] = {}
         self._metrics_since = time.perf_counter()
 
     def make_loss(self, model: nn.Module, args: SFTConfig, tokenizer: Any) -> SupervisedLoss:
@@ -118,9 +117,7 @@ class SFTTrainer(Trainer):
     ) -> Any:
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         if model.training:
-            for name, (total, count) in outputs["metrics"].items():
-                self._metric_sums[name] += float(total)
-                self._metric_counts[name] += float(count)
+            self._add_metrics(outputs["metrics"])
         loss = outputs["loss"]
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
@@ -146,11 +143,21 @@ class SFTTrainer(Trainer):
             logs = {**logs, **self._take_metrics()}
         super().log(logs, start_time)
 
+    def _add_metrics(self, metrics: dict[str, tuple[Tensor, Tensor | int]]) -> None:
+        """Sums stay on the device until a line is logged: to read one at every step would wait for the step each time."""
+        for name, (total, count) in metrics.items():
+            # float64, which Apple's accelerators do not have, loses nothing over many steps
+            exact = torch.float32 if total.device.type == "mps" else torch.float64
+            for kept, value in ((self._metric_sums, total), (self._metric_counts, count)):
+                added = torch.as_tensor(value).detach().to(exact)  # a number stays here: moving it would wait too
+                kept[name] = kept[name] + added if name in kept else added
+
     def _take_metrics(self) -> dict[str, float]:
         """Means since the last call, and the counters back to zero."""
-        sums, counts = dict(self._metric_sums), dict(self._metric_counts)
-        self._metric_sums.clear()
-        self._metric_counts.clear()
+        sums, counts = (
+            {name: float(value) for name, value in kept.items()} for kept in (self._metric_sums, self._metric_counts)
+        )
+        self._metric_sums, self._metric_counts = {}, {}
         now = time.perf_counter()
         rate = sums.pop("tokens") / max(now - self._metrics_since, 1e-9)
         self._metrics_since = now
@@ -361,9 +368,3 @@ def load_weights(model: Any, folder: Path) -> None:
             model.load_state_dict(type(model).from_pretrained(folder, dtype=model.dtype).state_dict())
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder}: the checkpoint cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def pad_token(tokenizer: Any) -> int:
-    """Id that fills batches; masked everywhere, so the end of text serves where there is no padding token."""
-    tokenizer = tokenizer_of(tokenizer)
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
