@@ -77,6 +77,8 @@ class QSFTConfig(SFTConfig):
             Values then count from the worst return still possible, ``return_low (1 - t / horizon)`` at turn t, instead
             of from ``return_low`` (:func:`qsft.objectives.stake`). The policy weighs actions by *ratios* of values,
             which this makes as large late in an episode as early; the order of actions stays the same. ``None``: off.
+        start_at_mean: begin with every value at the mean return of the data instead of at the top of the range
+            (:func:`qsft.models.mean_start.start_at_mean`); not with the uniform form, which has no dummy token.
         target_rate: alpha of the target network's moving average.
         support: ``"relative"`` or ``"absolute"`` threshold on the behaviour model's probabilities.
         support_threshold: see :class:`qsft.models.support.SupportRule`.
@@ -94,6 +96,7 @@ class QSFTConfig(SFTConfig):
     return_low: float | None = None
     return_high: float | None = None
     horizon: int | None = None
+    start_at_mean: bool = False
     target_rate: float = 0.005
     support: Literal["relative", "absolute"] = "relative"
     support_threshold: float = 0.1
@@ -111,6 +114,8 @@ class QSFTConfig(SFTConfig):
         within("target_rate", self.target_rate, 0.0, 1.0)
         if self.horizon is not None and (self.horizon < 1 or self.gamma != 1.0):
             raise ConfigError(f"horizon: {self.horizon}: must be at least 1, and needs gamma 1.")
+        if self.start_at_mean and self.form == "uniform":
+            raise ConfigError("start_at_mean: the uniform form has no dummy token to start from; use the dummy form.")
         if self.backup_beta <= 0:
             raise ConfigError(f"backup_beta: {self.backup_beta} must be positive; 15 is a good start.")
         SupportRule(self.support, self.support_threshold, self.support_max_tokens)

@@ -21,9 +21,11 @@ from qsft.data.batch import TrajectoryCollator, pad_token
 from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.text_files import write_text
 from qsft.errors import CheckpointError, ConfigError
-from qsft.models.states import check_head, output_head, pick_dummy_token
+from qsft.models.mean_start import start_at_mean
+from qsft.models.states import check_head, has_action, output_head, pick_dummy_token, unwrap_adapters
 from qsft.models.support import SUPPORT_COLUMNS
 from qsft.models.target import TargetNetwork, make_target
+from qsft.objectives import monte_carlo_targets, stake
 from qsft.training.config import QSFTConfig, SFTConfig, reads_values
 from qsft.training.losses import QLoss, QLossSettings, SupervisedLoss
 from qsft.training.muon import MuonWithAdamW
@@ -32,6 +34,8 @@ COMPLETE = "complete"
 TARGET_FILE = "target.safetensors"
 #: more clipped targets than this share are worth a warning
 CLIPPED_SHARE = 0.05
+#: rows whose mean return stage 2 starts at, where it is asked to
+MEAN_OF_ROWS = 256
 logger = logging.getLogger("qsft")
 
 
@@ -233,9 +237,36 @@ class QSFTTrainer(SFTTrainer):
                 f"train_dataset: column {missing[0]!r} is missing; compute the support table of the behaviour model "
                 "first (qsft.models.compute_support, with_support)."
             )
+        if args.start_at_mean and args.return_low is not None and args.return_high is not None:
+            self._start_at_mean(model, args, train_dataset, processing_class)
         super().__init__(model, args, train_dataset, processing_class, **kwargs)
         self._warned_of_clipping = False
         self.add_callback(FollowModel(self))
+
+    def _start_at_mean(self, model: Any, args: QSFTConfig, dataset: datasets.Dataset, tokenizer: Any) -> None:
+        dummy = pick_dummy_token(tokenizer_of(tokenizer), output_head(model)[0].shape[0], args.dummy_token)
+        if not hasattr(model, "hf_device_map"):
+            model.to(args.device)
+        rows = dataset.shuffle(seed=args.seed).select(range(min(MEAN_OF_ROWS, len(dataset))))
+        collate, size = self.make_collator(args, tokenizer), args.per_device_train_batch_size
+        batches = [
+            {key: value.to(model.device) for key, value in collate([rows[i] for i in part]).items()}
+            for part in (range(first, min(first + size, len(rows))) for first in range(0, len(rows), size))
+        ]
+        tied = output_head(model)[0] is unwrap_adapters(model).get_input_embeddings().weight
+        if tied and any(((b["input_ids"] == dummy) & b["attention_mask"].bool()).any() for b in batches):
+            raise ConfigError(
+                f"start_at_mean: the dummy token {dummy} is also read, and the model reads and says tokens with the same "
+                "embeddings; name one that never occurs with dummy_token."
+            )
+        low, high = args.return_low, args.return_high
+        assert low is not None and high is not None
+        scaled = []
+        for batch in batches:
+            bound = low if args.horizon is None else stake(low, batch["turns"], args.horizon)
+            found = monte_carlo_targets(batch["returns_to_go"], has_action(batch), (bound, high))
+            scaled.append(found.weights[found.valid])
+        start_at_mean(model, batches, dummy, float(torch.cat(scaled).mean().clamp(0.01, 0.99)))
 
     def make_loss(self, model: nn.Module, args: SFTConfig, tokenizer: Any) -> QLoss:
         assert isinstance(args, QSFTConfig)
