@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 .PHONY: demo test lint setup clean
 
 demo: setup
-	$(BIN)/qsft demo
+	OMP_NUM_THREADS=1 $(BIN)/qsft demo  # the models are small: threads that wait for each other on a busy machine cost more than they give
 
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
