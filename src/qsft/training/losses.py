@@ -90,6 +90,11 @@ class QLossSettings:
         """Whether targets or form read the target network's values; if not, it is not run and no support is needed."""
         return reads_values(self.form, self.backup)
 
+    def bounds(self, turns: Tensor) -> tuple[float | Tensor, float]:
+        """The return range of states in these agent turns, from what is still at stake with a horizon."""
+        low, high = self.return_range
+        return (low if self.horizon is None else objectives.stake(low, turns, self.horizon)), high
+
 
 class QLoss(SupervisedLoss):
     """Stage 2: the same cross-entropy, weighted by Bellman targets.
@@ -209,8 +214,7 @@ class QLoss(SupervisedLoss):
         """
         settings = self.settings
         acted = has_action(batch)
-        low, high = settings.return_range
-        bounds = (low if settings.horizon is None else objectives.stake(low, batch["turns"], settings.horizon), high)
+        bounds = settings.bounds(batch["turns"])
         if settings.backup == "monte-carlo" or self.monte_carlo_only:
             return objectives.monte_carlo_targets(batch["returns_to_go"], acted, bounds)
         return objectives.bellman_targets(

@@ -15,7 +15,6 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from qsft.data.dataset import filter_top, tokenize_file
 from qsft.data.files import load_trajectories
@@ -162,14 +161,11 @@ def train(
     except QSFTError:
         run.withdraw()
         raise
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
         if disk_full(error):
             raise CheckpointError(
                 f"{out}: the disk is full; free some space and run the same command with --resume."
             ) from error
-        run.withdraw()
-        raise
-    except Exception:
         run.withdraw()
         raise
     return run.out

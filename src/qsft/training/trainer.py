@@ -25,7 +25,7 @@ from qsft.models.mean_start import start_at_mean
 from qsft.models.states import check_head, has_action, output_head, pick_dummy_token, unwrap_adapters
 from qsft.models.support import SUPPORT_COLUMNS
 from qsft.models.target import TargetNetwork, make_target
-from qsft.objectives import monte_carlo_targets, stake
+from qsft.objectives import monte_carlo_targets
 from qsft.training.config import QSFTConfig, SFTConfig, reads_values
 from qsft.training.losses import QLoss, QLossSettings, SupervisedLoss
 from qsft.training.muon import MuonWithAdamW
@@ -237,14 +237,14 @@ class QSFTTrainer(SFTTrainer):
                 f"train_dataset: column {missing[0]!r} is missing; compute the support table of the behaviour model "
                 "first (qsft.models.compute_support, with_support)."
             )
-        if args.start_at_mean and args.return_low is not None and args.return_high is not None:
+        if args.start_at_mean:
             self._start_at_mean(model, args, train_dataset, processing_class)
         super().__init__(model, args, train_dataset, processing_class, **kwargs)
         self._warned_of_clipping = False
         self.add_callback(FollowModel(self))
 
     def _start_at_mean(self, model: Any, args: QSFTConfig, dataset: datasets.Dataset, tokenizer: Any) -> None:
-        dummy = pick_dummy_token(tokenizer_of(tokenizer), output_head(model)[0].shape[0], args.dummy_token)
+        settings = self._loss_settings(model, args, tokenizer)
         if not hasattr(model, "hf_device_map"):
             model.to(args.device)
         rows = dataset.shuffle(seed=args.seed).select(range(min(MEAN_OF_ROWS, len(dataset))))
@@ -254,27 +254,28 @@ class QSFTTrainer(SFTTrainer):
             for part in (range(first, min(first + size, len(rows))) for first in range(0, len(rows), size))
         ]
         tied = output_head(model)[0] is unwrap_adapters(model).get_input_embeddings().weight
-        if tied and any(((b["input_ids"] == dummy) & b["attention_mask"].bool()).any() for b in batches):
+        if tied and any(((b["input_ids"] == settings.dummy_id) & b["attention_mask"].bool()).any() for b in batches):
             raise ConfigError(
-                f"start_at_mean: the dummy token {dummy} is also read, and the model reads and says tokens with the same "
-                "embeddings; name one that never occurs with dummy_token."
+                f"start_at_mean: the dummy token {settings.dummy_id} is also read, and the model reads and says tokens with "
+                "the same embeddings; name one that never occurs with dummy_token."
             )
-        low, high = args.return_low, args.return_high
-        assert low is not None and high is not None
         scaled = []
         for batch in batches:
-            bound = low if args.horizon is None else stake(low, batch["turns"], args.horizon)
-            found = monte_carlo_targets(batch["returns_to_go"], has_action(batch), (bound, high))
+            found = monte_carlo_targets(batch["returns_to_go"], has_action(batch), settings.bounds(batch["turns"]))
             scaled.append(found.weights[found.valid])
-        start_at_mean(model, batches, dummy, float(torch.cat(scaled).mean().clamp(0.01, 0.99)))
+        start_at_mean(model, batches, settings.dummy_id, float(torch.cat(scaled).mean().clamp(0.01, 0.99)))
 
     def make_loss(self, model: nn.Module, args: SFTConfig, tokenizer: Any) -> QLoss:
         assert isinstance(args, QSFTConfig)
+        return QLoss(model, make_target(model), self._loss_settings(model, args, tokenizer), args.loss_chunk_size)
+
+    @staticmethod
+    def _loss_settings(model: nn.Module, args: QSFTConfig, tokenizer: Any) -> QLossSettings:
         if args.return_low is None or args.return_high is None:
             raise ConfigError("return_low, return_high: stage 2 needs the range of returns; set both.")
         if args.return_low >= args.return_high:
             raise ConfigError(f"return_low: {args.return_low} must be below return_high ({args.return_high}).")
-        settings = QLossSettings(
+        return QLossSettings(
             form=args.form,
             backup=args.backup,
             backup_beta=args.backup_beta,
@@ -285,7 +286,6 @@ class QSFTTrainer(SFTTrainer):
             horizon=args.horizon,
             dummy_id=pick_dummy_token(tokenizer_of(tokenizer), output_head(model)[0].shape[0], args.dummy_token),
         )
-        return QLoss(model, make_target(model), settings, args.loss_chunk_size)
 
     def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
         assert isinstance(args, QSFTConfig)
