@@ -16,7 +16,7 @@ from qsft.data.files import load_trajectories
 from qsft.errors import ConfigError
 from qsft.models.scratch import bpe_tokenizer
 from qsft.pretrain import pretrain
-from qsft.study import collect_data, train_run
+from qsft.study import collect_data, symbol_tokenizer, train_run
 from qsft.study_file import Study
 from qsft.training import RunSettings
 
@@ -91,6 +91,17 @@ def test_the_time_of_all_sittings_counts(study: Study, tmp_path: Path, monkeypat
             sitting(seconds, ends)
     assert sitting(3.0) == 15.0
     assert sitting(100.0) == 15.0, "a finished run is only looked at"
+
+
+def test_a_pretrained_model_speaks_the_studys_tokenizer(study: Study, tmp_path: Path) -> None:
+    symbols = {"environment": "twenty-questions", "whole_actions": True}
+    settings = {key: value for key, value in (study.pretrain or {}).items() if key != "vocabulary"}
+    whole = dataclasses.replace(study, tokenizer=symbols, pretrain=settings)
+    folder, _ = train_run(whole, study.runs[0], tmp_path, 0, quiet=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.get_vocab() == symbol_tokenizer(symbols, "here").get_vocab()
+    with pytest.raises(ConfigError, match="vocabulary: the study's tokenizer has one"):
+        pretrain({**settings, "vocabulary": 400}, "twenty-questions", {}, {}, tmp_path / "other", tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("missing", ["texts", "vocabulary"])

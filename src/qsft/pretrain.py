@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from qsft.data.files import load_trajectories, write_trajectories
 from qsft.envs import make
 from qsft.errors import ConfigError
@@ -20,28 +22,34 @@ def pretrain(
     model: str | dict[str, Any],
     work: Path,
     quiet: bool = False,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Path:
-    """Train a model and its tokenizer on the environment's texts, unless that is done.
+    """Train a model on the environment's texts, unless that is done.
 
     Args:
-        settings: ``texts``, how many; ``vocabulary``, the size of the tokenizer's; ``seed``, of texts and weights
-            (default 0); and fields of :class:`qsft.training.SFTConfig`.
+        settings: ``texts``, how many; ``vocabulary``, the size of a tokenizer to be made of them, where none is given;
+            ``seed``, of texts and weights (default 0); and fields of :class:`qsft.training.SFTConfig`.
         env, env_options: whose :meth:`~qsft.envs.base.Environment.corpus` to read.
         model: as in :class:`qsft.training.RunSettings`.
         work: folder for the texts and the model.
         quiet: no progress bars.
+        tokenizer: of the model, in place of one made of the texts.
 
     Returns:
         Folder of the model, its tokenizer beside it.
 
     Raises:
-        ConfigError: ``texts`` or ``vocabulary`` is missing, or the environment has no texts.
+        ConfigError: ``texts`` or ``vocabulary`` is missing, a vocabulary's size beside a tokenizer, or the environment
+            has no texts.
     """
     stage = dict(settings)
-    missing = [name for name in ("texts", "vocabulary") if name not in stage]
+    missing = [name for name in ("texts", "vocabulary") if name not in stage and (name == "texts" or tokenizer is None)]
     if missing:
         raise ConfigError(f"pretrain: {missing[0]} is missing; give the number of texts and the vocabulary's size.")
-    texts, vocabulary, seed = int(stage.pop("texts")), int(stage.pop("vocabulary")), int(stage.pop("seed", 0))
+    if tokenizer is not None and "vocabulary" in stage:
+        raise ConfigError("pretrain: vocabulary: the study's tokenizer has one; take one of the two out.")
+    texts, seed = int(stage.pop("texts")), int(stage.pop("seed", 0))
+    vocabulary = int(stage.pop("vocabulary", 0))
     folder, data = work / "pretrained", work / "corpus.jsonl"
     # the tokenizer is the last that a run writes
     if (folder / "tokenizer.json").exists():
@@ -49,6 +57,7 @@ def pretrain(
     work.mkdir(parents=True, exist_ok=True)
     if not data.exists():
         write_trajectories(data, make(env, **env_options).corpus(texts, seed))
-    tokenizer = bpe_tokenizer((text.turns[0].text for text in load_trajectories(data)), vocabulary)
+    if tokenizer is None:
+        tokenizer = bpe_tokenizer((turn.text for text in load_trajectories(data) for turn in text.turns), vocabulary)
     plan = RunSettings("sft", str(data), model, format="text", behaviour=stage, seed=seed)
     return train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)

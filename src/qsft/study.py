@@ -191,7 +191,8 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
     symbol_source = settings.pop("tokenizer", study.tokenizer)
     if study.pretrain is not None:
         # the same for every seed, as a downloaded model would be
-        model = str(pretrain(study.pretrain, study.env, study.env_options, study.model, work, quiet))
+        spoken = symbol_tokenizer(symbol_source, study.env) if isinstance(symbol_source, dict) else None
+        model = str(pretrain(study.pretrain, study.env, study.env_options, study.model, work, quiet, spoken))
         symbol_source = None
     stages: dict[str, Any] = {"behaviour": {**study.behaviour, **settings.pop("behaviour", {})}}
     for name, methods in STAGES_OF.items():

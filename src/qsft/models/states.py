@@ -57,6 +57,11 @@ def state_hidden(model: nn.Module, batch: dict[str, Any]) -> Tensor:
     """
     backbone = unwrap_adapters(model).base_model
     inputs = readable_inputs(backbone, {key: value for key, value in batch.items() if key not in STATE_KEYS})
+    if inputs.keys() == {"input_ids", "attention_mask"}:
+        # padding follows the text, where causal attention never looks, so any token can stand there: without a mask the
+        # kernels skip the future, a quarter of a long row's time (images may be read in both directions; they keep it)
+        ids, mask = inputs["input_ids"], inputs.pop("attention_mask")
+        inputs["input_ids"] = torch.where(mask.bool(), ids, ids[:, :1])
     hidden = backbone(**inputs, use_cache=False).last_hidden_state
     rows = torch.arange(len(hidden), device=hidden.device)[:, None]
     return hidden[rows, batch["state_positions"]][batch["state_mask"]]

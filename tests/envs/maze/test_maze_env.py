@@ -12,6 +12,7 @@ from qsft.envs import EpisodeError, make, symbols
 from qsft.envs.collect import collect
 from qsft.envs.maze.mazes import maze_named
 from qsft.errors import ConfigError
+from qsft.models.scratch import word_level_tokenizer
 
 # Drawn again for the tests, as rows of free columns, so that a slip in the module's drawing shows.
 FREE = {
@@ -170,7 +171,12 @@ def test_symbols_cover_all_episodes(observation: str) -> None:
             assert " ".join(pieces).replace(" \n", "\n") == turn.text
             used.update(pieces)
     assert used == set(known)
-    assert {"move up", "move down", "move left", "move right"} < set(symbols("maze", whole_actions=True, **options))
+    whole = word_level_tokenizer(symbols("maze", whole_actions=True, **options))
+    for game in collect("maze", "random", 8, env_options=options):
+        for turn in game.turns:
+            ids = whole(turn.text, add_special_tokens=False)["input_ids"]
+            assert whole.decode(ids) == turn.text and whole.unk_token_id not in ids
+            assert len(ids) == 2 or (observation == "full" and not turn.is_agent)
 
 
 def test_typed_action() -> None:

@@ -1,64 +1,47 @@
-"""Texts to pretrain on: every statement is true, every kind comes up, and nothing is a game."""
+"""Riddles to pretrain on: every answer is true, yes comes up as often as no, and each ends in the item's name."""
 
 from __future__ import annotations
 
-import re
 from itertools import islice
 
 import pytest
 
 from qsft.envs import make
-from qsft.envs.twenty_questions.corpus import STATEMENTS_A_TEXT, about, corpus
-from qsft.envs.twenty_questions.env import objects_world
+from qsft.envs.twenty_questions.corpus import MOST_QUESTIONS
 from qsft.errors import ConfigError
 
 
-def test_about() -> None:
-    assert about("Does it have fur?", "a cat") == "Does a cat have fur?"
-    assert about("Is the object a toy?", "a cat") == "Is a cat a toy?"
-    assert about("Are its colors black and white?", "a cat") == "Are a cat's colors black and white?"
-    assert about("Does it get smaller as you use it?", "soap") == "Does soap get smaller as you use it?"
+@pytest.mark.parametrize("name", ["twenty-questions", "guess-my-city"])
+def test_every_answer_is_the_one_that_the_game_gives(name: str) -> None:
+    env = make(name)
+    wordings = set()
+    for riddle in env.corpus(60, seed=1):
+        lines = [turn.text for turn in riddle.turns]
+        assert 6 <= len(lines) <= 2 * MOST_QUESTIONS + 2 and len({*lines[::2]}) == len(lines) / 2
+        item = env.world.items[env.world.move_of(lines[-2]) - len(env.world.questions)]
+        env.reset(options={env.sought: item.names[0]})
+        for question, answer in zip(lines[::2], lines[1::2], strict=True):
+            observation, _, found, _, _ = env.step(question)
+            assert observation == answer and found == (question == lines[-2])
+            wordings.add(env.world.forms(env.world.move_of(question)).index(question.strip()) == 0)
+    assert wordings == {True, False}
 
 
-def statements(texts: int) -> list[str]:
-    lines = [text.turns[0].text for text in corpus(texts, seed=1)]
-    assert all(line.endswith("\n") and line.count("\n") == 1 for line in lines)
-    found = re.findall(r"[^.?]+(?:\?(?: (?:Yes|No)\.)?|\.)", "".join(lines).replace("\n", " "))
-    assert len(found) == STATEMENTS_A_TEXT * texts
-    return [statement.strip() for statement in found]
+def test_the_rare_yes_comes_up_as_often_as_the_common_no() -> None:
+    env = make("twenty-questions")
+    assert (env.world.outcomes[: len(env.world.questions)] == 1).mean() < 0.1
+    answers = [turn.text for riddle in env.corpus(400) for turn in riddle.turns[1:-2:2]]
+    assert answers.count("Yes.\n") / len(answers) == pytest.approx(0.5, abs=0.05)
 
 
-def test_every_statement_is_true() -> None:
-    world = objects_world()
-    answers: dict[str, set[str]] = {}
-    for number, question in enumerate(world.questions):
-        for form in question.forms:
-            for item, thing in enumerate(world.items):
-                for phrase in thing.phrases:
-                    answers.setdefault(about(form, phrase), set()).add(question.replies[world.outcomes[number, item]])
-    counts = dict.fromkeys(("Yes.", "No.", "question", "category", "names"), 0)
-    for statement in statements(300):
-        question, answer = re.fullmatch(r"(.*\?) ?(Yes\.|No\.)?|.*\.", statement).groups()  # type: ignore[union-attr]
-        if answer:
-            assert answers[question] == {answer}
-            counts[answer] += 1
-        elif question:
-            assert world.move_of(question) is not None, "as it is asked in the game"
-            counts["question"] += 1
-        elif names := re.fullmatch(r"Another name for (.*) is (.*)\.", statement):
-            assert any({*names.groups()} <= {*item.phrases} for item in world.items)
-            counts["names"] += 1
-        else:
-            assert re.fullmatch(r"[A-Z].* belongs to the [a-z ]+\.", statement)
-            counts["category"] += 1
-    assert counts["Yes."] == pytest.approx(450, abs=75) and counts["No."] == pytest.approx(450, abs=75)
-    assert all(counts[kind] == pytest.approx(300, abs=65) for kind in ("question", "category", "names"))
+def test_all_of_it_is_said_by_the_model_and_nothing_is_at_stake() -> None:
+    (riddle,) = make("twenty-questions").corpus(1)
+    assert all(turn.is_agent for turn in riddle.turns) and {*riddle.rewards} == {0.0} and riddle.ended == "terminated"
 
 
 def test_the_first_texts_are_the_same_and_others_are_not() -> None:
+    corpus = make("twenty-questions").corpus
     assert list(corpus(3, seed=4)) == list(islice(corpus(9, seed=4), 3)) != list(corpus(3, seed=5))
-    (text,) = make("twenty-questions").corpus(1)
-    assert text.rewards == [0.0] and text.ended == "terminated" and len(text.turns) == 1
 
 
 def test_other_environments_have_none() -> None:

@@ -133,7 +133,7 @@ class MazeGame(Environment):
         return observation, reward, True, False, info
 
     def symbols(self, whole_actions: bool = False) -> list[str]:
-        """The words and numbers of the texts with their marks, and a newline; or the four moves whole."""
+        """The words and numbers of the texts with their marks, and a newline; or moves and walls told of whole."""
         return symbols(self.mazes, self.observation, whole_actions)
 
     def typed_action(self, text: str) -> str:

@@ -21,23 +21,32 @@ def parse_action(text: str) -> str | None:
 @cache
 def observation_text(maze: Maze, cell: Cell, observation: str) -> str:
     """What one is told at a cell, in one line; ``"partial"`` tells the walls alone."""
-    sides = [_SIDES[move] for move in maze.walls(cell)]
-    if not sides:
-        walls = "There are no walls near you."
-    elif len(sides) == 1:
-        walls = f"There is a wall {sides[0]}."
-    else:
-        walls = f"There are walls {', '.join(sides)}."
+    walls = _walls(maze, cell)
     if observation == "partial":
         return walls + "\n"
     goal, here = _spelt(maze.goal), _spelt(cell)
     return f"The goal is at position {goal}. Your current position is at position {here}. {walls}\n"
 
 
+def _walls(maze: Maze, cell: Cell) -> str:
+    sides = [_SIDES[move] for move in maze.walls(cell)]
+    if not sides:
+        return "There are no walls near you."
+    if len(sides) == 1:
+        return f"There is a wall {sides[0]}."
+    return f"There are walls {', '.join(sides)}."
+
+
 def symbols(mazes: tuple[Maze, ...], observation: str, whole_actions: bool) -> list[str]:
-    """Everything between blanks in the texts, for a word-level tokenizer; the actions in one piece if asked for."""
-    texts = [observation_text(maze, cell, observation) for maze in mazes for cell in maze.cells]
-    pieces = {piece for text in (*texts, SUCCESS, FAILURE) for piece in text.split()}
+    """Everything between blanks in the texts, for a word-level tokenizer.
+
+    If asked for, the actions are in one piece, and so is what is said of the walls, which keeps long episodes short.
+    """
+    pieces = {SUCCESS.strip(), FAILURE.strip()}
+    for maze in mazes:
+        for cell in maze.cells:
+            text, walls = observation_text(maze, cell, observation), _walls(maze, cell)
+            pieces.update([walls, *text.replace(walls, "").split()] if whole_actions else text.split())
     for action in ACTIONS.values():
         pieces.update([action.strip()] if whole_actions else action.split())
     return ["\n", *sorted(pieces)]

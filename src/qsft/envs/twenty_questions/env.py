@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from qsft.envs.twenty_questions.game import QuestionGame, known_nouns
 from qsft.envs.twenty_questions.oracles import Oracle
 from qsft.envs.twenty_questions.rules import Tagger, tokens
 from qsft.envs.twenty_questions.world import Item, World, load_world
 from qsft.errors import ConfigError
-
-if TYPE_CHECKING:
-    from qsft.data.trajectory import Trajectory
 
 GUESS_FORMS = ("Is it {}?", "Is the object {}?", "Could it be {}?")
 
@@ -64,12 +61,6 @@ class TwentyQuestions(QuestionGame):
             named = [word for item in items or world.items for name in item.names for word in tokens(name)]
             nouns = known_nouns([*_question_nouns(), *named])
         super().__init__(world, items, oracle, nouns)
-
-    def corpus(self, texts: int, seed: int = 0) -> Iterator[Trajectory]:
-        """See :func:`qsft.envs.twenty_questions.corpus.corpus`; always of our own objects."""
-        from qsft.envs.twenty_questions.corpus import corpus
-
-        return corpus(texts, seed)
 
 
 @cache

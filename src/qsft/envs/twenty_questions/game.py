@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +16,7 @@ from qsft.envs.twenty_questions.world import NO, YES, Item, World
 from qsft.errors import ConfigError
 
 if TYPE_CHECKING:
+    from qsft.data.trajectory import Trajectory
     from qsft.policies.base import Policy
 
 FIRST_OBSERVATION = "Questions:\n"
@@ -125,6 +126,12 @@ class QuestionGame(Environment):
         if not isinstance(self.oracle, TableOracle):
             return super().symbols(whole_actions)
         return [FIRST_OBSERVATION.strip(), "\n", *self.world.pieces(whole_actions)]
+
+    def corpus(self, texts: int, seed: int = 0) -> Iterator[Trajectory]:
+        """See :func:`qsft.envs.twenty_questions.corpus.riddles`; always about our own world."""
+        from qsft.envs.twenty_questions.corpus import riddles
+
+        return riddles(self.world, texts, seed)
 
     def block_player(self, policy: Policy) -> BlockPlayer | None:
         from qsft.envs.twenty_questions.collect import QuestionPlayer
