@@ -80,6 +80,27 @@ def test_a_cache_whose_padding_changed_is_as_good():
     torch.testing.assert_close(found, model(IDS).logits[:, 15:], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("ends", ["whole", "inside a step"])
+def test_steps_as_rows_give_what_masked_attention_gives(ends):
+    """Two episodes of unlike length, one padded on the right, gradients included."""
+    model = make()
+    short = 15 if ends == "whole" else 12
+    ids = torch.cat([IDS, IDS.flip(0)])
+    ids[1, short:] = 0
+    mask = (torch.arange(ids.shape[1]) < torch.tensor([[ids.shape[1]], [short]])).long()
+
+    def read(**inputs):
+        model.zero_grad()
+        logits = model(ids, attention_mask=mask, **inputs).logits
+        (logits.logsumexp(-1) * mask).sum().backward()
+        return logits[mask.bool()], [p.grad.clone() for p in model.parameters()]
+
+    rows, masked = read(), read(use_cache=True)
+    torch.testing.assert_close(rows[0], masked[0], atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(rows[1], masked[1], strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
 def with_images():
     """``(model, ids, images)``: two steps, an image of two tokens each."""
     model = make(image_token_id=IMAGE, image_tokens=2)

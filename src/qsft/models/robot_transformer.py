@@ -8,6 +8,7 @@ the ends of turns, and attention reaches ``history`` steps back. So it is an ord
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -149,6 +150,28 @@ class ImageTokens(nn.Module):
         return self.features(weights @ maps.flatten(2).transpose(1, 2))
 
 
+@dataclass
+class _Steps:
+    """Where tokens ``[B, K]`` stand; one that begins a row is in no step and seen by none: play may cut a history anywhere.
+
+    Attributes:
+        number: of the token's step in its row.
+        place: of the token in its step.
+        inside: whether it is in a step.
+    """
+
+    number: Tensor
+    place: Tensor
+    inside: Tensor
+
+    def visible(self, history: int) -> Tensor:
+        """``[B, K, K]``, which tokens a token sees."""
+        index = torch.arange(self.number.shape[1], device=self.number.device)
+        ago = self.number[:, :, None] - self.number[:, None]
+        seen = self.inside[:, None] & (ago >= 0) & (ago < history) & (index[:, None] >= index)
+        return seen | (index[:, None] == index)
+
+
 class RobotTransformerModel(_PreTrained):
     """Hidden states of every token; the transformer itself is :class:`transformers.LlamaModel`."""
 
@@ -209,34 +232,47 @@ class RobotTransformerModel(_PreTrained):
             marks = input_ids[:, None, :, None]
             seen = past_key_values.update(marks, marks, self.config.layers)[0][:, 0, :, 0]
         real = torch.ones_like(seen, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        places, visible = self._steps(seen, real)
-        embedded = self._embedded(input_ids, pixel_values) + self.places(places[:, past:])
+        steps = self._steps(seen, real)
+        embedded = self._embedded(input_ids, pixel_values)
+        embedded = embedded + self.places(steps.place.clamp(0, self.config.step_tokens - 1)[:, past:])
+        if past_key_values is None and self.config.history == 1:
+            return BaseModelOutputWithPast(last_hidden_state=self._step_by_step(embedded, steps))
         output = self.blocks(
             inputs_embeds=embedded,
-            attention_mask=visible[:, None, past:],
+            attention_mask=steps.visible(self.config.history)[:, None, past:],
             position_ids=(real.long().cumsum(1) - 1).clamp_min(0)[:, past:],
             past_key_values=past_key_values,
             use_cache=bool(use_cache),
         )
         return BaseModelOutputWithPast(last_hidden_state=output.last_hidden_state, past_key_values=past_key_values)
 
-    def _steps(self, ids: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Place of each token in its step ``[B, K]``, and which tokens it sees ``[B, K, K]``.
-
-        The token that begins a row belongs to no step and is seen by none: play may cut a history anywhere.
-        """
+    def _steps(self, ids: Tensor, real: Tensor) -> _Steps:
         inside = real if self.config.bos_token_id is None else real & (ids != self.config.bos_token_id)
         ends = (ids == self.config.eos_token_id).long()
-        steps = (ends.cumsum(1) - ends) // 2
+        number = (ends.cumsum(1) - ends) // 2
         count = inside.long().cumsum(1)
-        begins = torch.zeros_like(steps, dtype=torch.bool)
-        begins[:, 1:] = steps[:, 1:] > steps[:, :-1]
+        begins = torch.zeros_like(number, dtype=torch.bool)
+        begins[:, 1:] = number[:, 1:] > number[:, :-1]
         before = torch.where(begins, count - 1, 0).cummax(1).values
-        places = (count - 1 - before).clamp(0, self.config.step_tokens - 1)
-        index = torch.arange(ids.shape[1], device=ids.device)
-        ago = steps[:, :, None] - steps[:, None]
-        visible = inside[:, None] & (ago >= 0) & (ago < self.config.history) & (index[:, None] >= index)
-        return places, visible | (index[:, None] == index)
+        return _Steps(number, count - 1 - before, inside)
+
+    def _step_by_step(self, embedded: Tensor, steps: _Steps) -> Tensor:
+        """What :meth:`forward` gives where a token sees its own step alone: steps are rows of a batch of their own.
+
+        An episode of 30 steps attends to a thirtieth as much.
+        """
+        hidden = torch.empty_like(embedded)
+        inside, place = steps.inside, steps.place[steps.inside]
+        episode = torch.arange(len(embedded), device=embedded.device)[:, None] * (steps.number.max() + 1)
+        rows, row = (episode + steps.number)[inside].unique(return_inverse=True)
+        packed = embedded.new_zeros(len(rows), int(place.max()) + 1 if len(place) else 1, embedded.shape[-1])
+        packed[row, place] = embedded[inside]  # what is empty comes after the step, where causal attention never looks
+        if len(rows):
+            hidden[inside] = self.blocks(inputs_embeds=packed, use_cache=False).last_hidden_state[row, place]
+        if not inside.all():
+            alone = self.blocks(inputs_embeds=embedded[~inside][:, None], use_cache=False)
+            hidden[~inside] = alone.last_hidden_state[:, 0]
+        return hidden
 
     def _embedded(self, ids: Tensor, pixel_values: Tensor | None) -> Tensor:
         embedded = self.embed_tokens(ids)
