@@ -10,6 +10,7 @@ import pytest
 
 from qsft.errors import DataError
 from qsft.evaluation import ResultRow, ResultsFile
+from qsft.evaluation.panels import panel_chart
 from qsft.study_file import Study
 
 FOLDER = Path(__file__).parents[1] / "experiments/low-data"
@@ -32,10 +33,10 @@ def test_chart(tmp_path: Path) -> None:
         file.add(result("sft", "SFT, 3%, small", seed, -18.0))
     panels = PLOT["read"](file.path)
     assert {size: {m: list(points) for m, points in lines.items()} for size, lines in panels.items()} == {
-        "small": {"SFT": [300]},
-        "large": {"Q-SFT": [300, 10000]},
+        "two layers of 128": {"SFT": [300]},
+        "four layers of 256": {"Q-SFT": [300, 10000]},
     }
-    root = ElementTree.fromstring(PLOT["chart"](panels))
+    root = ElementTree.fromstring(panel_chart(panels, PLOT["AXES"]))
     small, large = root.findall(f"{SVG}g")
     (sft,) = small.findall(f"{SVG}circle")
     few, many = large.findall(f"{SVG}circle")

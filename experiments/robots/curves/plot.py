@@ -1,0 +1,54 @@
+"""Success against updates after bc, a panel an amount of data, a line a method with its 95% interval: an SVG file.
+
+python experiments/robots/curves/plot.py [--results experiments/robots/curves/results.json] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from qsft.data.text_files import write_text
+from qsft.errors import DataError
+from qsft.evaluation import Estimate, ResultsFile, summarise
+from qsft.evaluation.panels import Axes, panel_chart
+
+HERE = Path(__file__).parent
+#: The data's own success, of episodes that play one stage of the two, is none.
+AXES = Axes("success", "updates after bc", ("data", 0.0))
+
+
+def read(results: Path) -> dict[str, dict[str, dict[int, Estimate]]]:
+    """Updates -> success, for each method of each panel, of the rows that there are.
+
+    Raises:
+        DataError: there is no row of the study.
+    """
+    found = [row for row in ResultsFile(results).rows() if re.fullmatch(r".+, \d+ of \d+", row.config)]
+    if not found:
+        raise DataError(f"{results}: no row of the curves; run qsft reproduce experiments/robots/curves first")
+    panels: dict[str, dict[str, dict[int, Estimate]]] = {}
+    for summary in summarise(found):
+        method, _, amounts = str(summary.config).partition(", ")
+        updates, _, episodes = amounts.partition(" of ")
+        if updates != "0":
+            lines = panels.setdefault(f"{int(episodes):,} episodes", {})
+            lines.setdefault(method, {})[int(updates)] = summary.returns
+    return {
+        title: {method: dict(sorted(points.items())) for method, points in lines.items()}
+        for title, lines in panels.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=HERE / "results.json")
+    parser.add_argument("--out", type=Path, default=HERE / "curves.svg")
+    arguments = parser.parse_args()
+    write_text(arguments.out, panel_chart(read(arguments.results), AXES) + "\n")
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
