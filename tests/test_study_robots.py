@@ -10,6 +10,7 @@ from qsft.study import symbol_tokenizer
 from qsft.study_file import Study, study_files
 
 ROBOTS = Path(__file__).parents[1] / "experiments/robots"
+TASKS = sorted([*ROBOTS.glob("*.yaml"), *ROBOTS.glob("images/*.yaml")])
 METHODS = {"bc", "filtered-bc", "return-conditioned", "cql", "ilql", "q-transformer", "qsft"}
 
 
@@ -20,7 +21,7 @@ def test_each_task_has_its_study():
 
 
 @pytest.mark.parametrize("quick", [False, True])
-@pytest.mark.parametrize("path", sorted(ROBOTS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", TASKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_study(path, quick):
     study = Study.load(path, quick)
     assert study.env == path.stem == study.tokenizer["environment"]
@@ -36,6 +37,16 @@ def test_a_study(path, quick):
     assert told == study.env_options
     scripted = {run.name for run in study.runs if run.method == "scripted"}
     assert scripted == (set() if path.parent != ROBOTS else set(scripted_policies(study.env)))
+
+
+def test_learning_curves_go_on_from_the_model_of_their_data():
+    study = Study.load(ROBOTS / "curves/closed-drawer.yaml")
+    for run in study.runs:
+        updates, _, episodes = run.name.partition(", ")[2].partition(" of ")
+        assert run.data == episodes and study.collect[run.data]["episodes"] == int(episodes)
+        assert run.behaviour_of == (None if updates == "0" else f"bc, 0 of {episodes}")
+        stage = {"bc": "behaviour", "q-transformer": "critic", "qsft": "likelihood"}[run.method]
+        assert updates == "0" or run.settings[stage]["max_steps"] == int(updates)
 
 
 def test_symbols_become_a_tokenizer_or_with_images_a_processor():
