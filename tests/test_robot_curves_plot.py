@@ -23,7 +23,9 @@ def test_chart(tmp_path: Path) -> None:
         success = value / len(study.runs)
         ends = (success - 0.1, success + 0.1)
         file.add(
-            ResultRow("closed-drawer", run.method, 0, 100, success, ends, 0.5, (0.0, 1.0), run.name, "c", "2026-01-01", 1.0)
+            ResultRow(
+                "closed-drawer", run.method, 0, 100, success, ends, 0.5, (0.0, 1.0), run.name, "c", "2026-01-01", 1.0
+            )
         )
     panels = PLOT["read"](file.path)
     assert list(panels) == ["750 episodes", "3,000 episodes"]

@@ -1,0 +1,35 @@
+"""The tables of the games' page: a column a game, methods in rows, what ties with the best in bold."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from qsft.evaluation import ResultRow
+
+FOLDER = Path(__file__).parents[1] / "experiments/games"
+TABLES = runpy.run_path(str(FOLDER / "tables.py"))
+
+
+def result(env: str, config: str, value: float, decoded: bool = True) -> ResultRow:
+    extra = {"decoding": {"temperature": 0}} if decoded else {}
+    ends = (value - 0.5, value + 0.5)
+    return ResultRow(env, "m", 0, 500, value, ends, 0.5, (0.4, 0.6), config, "c", "2026-01-01", 1.0, extra)
+
+
+def test_side_by_side() -> None:
+    rows = [
+        result("maze", "SFT", -40.0),
+        result("maze", "Q-SFT", -12.0),
+        result("maze", "optimal", -7.0, decoded=False),
+        result("wordle", "Q-SFT", -3.0),
+        result("wordle", "AWR", -2.5),
+        result("wordle", "SFT", -4.5),
+    ]
+    assert TABLES["side_by_side"](rows).splitlines() == [
+        "| mean return | wordle | maze |",
+        "|---|---:|---:|",
+        "| Q-SFT | **-3.00** | **-12.00** |",
+        "| AWR | **-2.50** |  |",
+        "| SFT | -4.50 | -40.00 |",
+    ]
