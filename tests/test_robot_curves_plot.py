@@ -9,7 +9,7 @@ import pytest
 
 from qsft.errors import DataError
 from qsft.evaluation import ResultRow, ResultsFile
-from qsft.evaluation.panels import panel_chart
+from qsft.evaluation.panels import chart_command, panel_chart
 from qsft.study_file import Study
 
 FOLDER = Path(__file__).parents[1] / "experiments/robots/curves"
@@ -35,6 +35,9 @@ def test_chart(tmp_path: Path) -> None:
     names = [run.name for run in study.runs]
     assert panels["750 episodes"]["qsft"][300].mean == pytest.approx(names.index("qsft, 300 of 750") / len(names))
     assert panel_chart(panels, PLOT["AXES"]).count("<circle") == 2 * 3 * 4
+    out = tmp_path / "curves.svg"
+    chart_command("about", tmp_path, PLOT["read"], PLOT["AXES"], ["--results", str(file.path)])
+    assert out.read_text().rstrip() == panel_chart(panels, PLOT["AXES"])
 
 
 def test_no_rows(tmp_path: Path) -> None:

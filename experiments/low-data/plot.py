@@ -5,13 +5,11 @@ python experiments/low-data/plot.py [--results experiments/low-data/results.json
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from qsft.data.text_files import write_text
 from qsft.errors import DataError
 from qsft.evaluation import GAME_SCALES, Estimate, ResultsFile, summarise
-from qsft.evaluation.panels import Axes, panel_chart
+from qsft.evaluation.panels import Axes, chart_command
 from qsft.study_file import Study
 
 HERE = Path(__file__).parent
@@ -42,14 +40,5 @@ def read(results: Path) -> dict[str, dict[str, dict[int, Estimate]]]:
     return panels
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=HERE / "results.json")
-    parser.add_argument("--out", type=Path, default=HERE / "curves.svg")
-    arguments = parser.parse_args()
-    write_text(arguments.out, panel_chart(read(arguments.results), AXES) + "\n")
-    print(arguments.out)
-
-
 if __name__ == "__main__":
-    main()
+    chart_command(__doc__, HERE, read, AXES)

@@ -5,14 +5,12 @@ python experiments/robots/curves/plot.py [--results experiments/robots/curves/re
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 
-from qsft.data.text_files import write_text
 from qsft.errors import DataError
 from qsft.evaluation import Estimate, ResultsFile, summarise
-from qsft.evaluation.panels import Axes, panel_chart
+from qsft.evaluation.panels import Axes, chart_command
 
 HERE = Path(__file__).parent
 #: The data's own success, of episodes that play one stage of the two, is none.
@@ -41,14 +39,5 @@ def read(results: Path) -> dict[str, dict[str, dict[int, Estimate]]]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=HERE / "results.json")
-    parser.add_argument("--out", type=Path, default=HERE / "curves.svg")
-    arguments = parser.parse_args()
-    write_text(arguments.out, panel_chart(read(arguments.results), AXES) + "\n")
-    print(arguments.out)
-
-
 if __name__ == "__main__":
-    main()
+    chart_command(__doc__, HERE, read, AXES)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from qsft.data.text_files import write_text
 from qsft.evaluation.charts import Axis, axis
 from qsft.evaluation.markup import Markup, join, number, tag
 from qsft.evaluation.statistics import Estimate
@@ -82,6 +85,30 @@ def panel_chart(panels: Mapping[str, Lines], axes: Axes) -> Markup:
     size = {"viewBox": f"0 0 {width} {below + 76}", "width": width, "height": below + 76}
     xml = {"xmlns": "http://www.w3.org/2000/svg", "role": "img", "aria_label": f"Mean {axes.result}. {spoken}."}
     return tag("svg", tag("style", Markup(_STYLE)), drawn, legend, **size, **xml)
+
+
+def chart_command(
+    description: str,
+    folder: Path,
+    read: Callable[[Path], Mapping[str, Lines]],
+    axes: Axes,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """A script's command line: ``--results`` (default: the folder's ``results.json``) to ``--out`` (``curves.svg``).
+
+    Args:
+        description: of ``--help``.
+        folder: where both files are by default.
+        read: the panels of a results file.
+        axes: the titles.
+        argv: arguments; ``None``: the process's.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=folder / "results.json")
+    parser.add_argument("--out", type=Path, default=folder / "curves.svg")
+    arguments = parser.parse_args(argv)
+    write_text(arguments.out, panel_chart(read(arguments.results), axes) + "\n")
+    print(arguments.out)
 
 
 def _panel(
