@@ -24,12 +24,14 @@ def test_side_by_side() -> None:
         result("maze", "optimal", -7.0, decoded=False),
         result("wordle", "Q-SFT", -3.0),
         result("wordle", "AWR", -2.5),
+        result("maze", "AWR", -7.4),
+        result("maze", "AWR, after one epoch", -30.0),
         result("wordle", "SFT", -4.5),
     ]
     assert TABLES["side_by_side"](rows).splitlines() == [
         "| mean return | wordle | maze |",
         "|---|---:|---:|",
-        "| Q-SFT | **-3.00** | **-12.00** |",
-        "| AWR | **-2.50** |  |",
+        "| Q-SFT | **-3.00** | -12.00 |",
+        "| AWR | **-2.50** | **-7.40** |",
         "| SFT | -4.50 | -40.00 |",
     ]

@@ -16,7 +16,10 @@ GAMES = ("wordle", "chess", "endgames", "twenty-questions", "guess-my-city", "ma
 
 
 def side_by_side(rows: Sequence[ResultRow]) -> str:
-    """Mean returns of the trained methods, a column a game; bold: the best, or its interval overlaps with the best's."""
+    """Mean returns of the trained methods, a column a game; bold: the best, or its interval overlaps with the best's.
+
+    Runs of one game alone are in that game's table.
+    """
     games = [game for game in GAMES if any(row.env == game for row in rows)]
     cells: dict[str, dict[str, str]] = {}
     for game in games:
@@ -25,7 +28,7 @@ def side_by_side(rows: Sequence[ResultRow]) -> str:
                 value = f"{one.returns.mean:.2f}"
                 cells.setdefault(str(one.config), {})[game] = f"**{value}**" if one.ties_best else value
     lines = ["| mean return | " + " | ".join(games) + " |", "|---|" + "---:|" * len(games)]
-    for config, of_game in cells.items():
+    for config, of_game in ((config, found) for config, found in cells.items() if len(found) > 1):
         lines.append(f"| {config} | " + " | ".join(of_game.get(game, "") for game in games) + " |")
     return "\n".join(lines)
 
