@@ -223,8 +223,10 @@ class Browser:
             try:
                 return self._call(f"/element/{self.find(selector, by)}/{what}", body)
             except urllib.error.HTTPError as error:
-                if error.code != 404 or left == 1:  # 404: the page changed since the element was found
+                # the page changed since the element was found: 404, or while the browser swaps the documents 500
+                if error.code not in (404, 500) or left == 1:
                     raise
+                time.sleep(0.2)
 
     def click(self, selector: str, by: str = "css selector") -> None:
         self._of_element("click", selector, by, {})
