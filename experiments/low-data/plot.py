@@ -34,8 +34,9 @@ def read(results: Path) -> dict[str, dict[str, dict[int, Estimate]]]:
         for summary in summarise(found) if found else ():
             config = str(summary.config)
             lines.setdefault(config.partition(",")[0], {})[games[config]] = summary.returns
-        panels[title] = {method: dict(sorted(points.items())) for method, points in lines.items()}
-    if not any(panels.values()):
+        if lines:
+            panels[title] = {method: dict(sorted(points.items())) for method, points in lines.items()}
+    if not panels:
         raise DataError(f"{results}: no row of the low-data studies; run qsft reproduce low-data first")
     return panels
 
