@@ -65,7 +65,7 @@ def panel_chart(panels: Mapping[str, Lines], axes: Axes) -> Markup:
         tag("g", _panel(title, lines, methods, quantities, xs, ys, axes), transform=f"translate({x} {TOP})")
         for x, (title, lines) in zip(range(LEFT, 10_000, WIDTH + GAP), panels.items())
     ]
-    width, below = LEFT + len(panels) * (WIDTH + GAP), TOP + HEIGHT
+    width, below = LEFT + max(len(panels) * (WIDTH + GAP), len(methods) * 150), TOP + HEIGHT
     legend = [
         join(
             [
