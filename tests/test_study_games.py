@@ -1,4 +1,4 @@
-"""The studies in experiments/games and low-data: every method from the same start, with as many updates after it."""
+"""The studies in experiments/games: every method from the same start, with as many updates after it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def test_every_method_goes_on_from_one_model_for_as_many_updates(path: Path, qui
     assert len(scripted) == 2 and set(scripted) <= set(scripted_policies(study.env))
     trained = [run for run in study.runs if run.method != "scripted"]
     assert {run.method for run in trained} == METHODS
+    assert {len(settings) for settings in study.decoding.values()} == {5}
     epochs = study.likelihood["num_train_epochs"]
     assert study.critic["num_train_epochs"] == epochs
     for run in trained:
@@ -41,4 +42,3 @@ def test_every_method_goes_on_from_one_model_for_as_many_updates(path: Path, qui
             share = run.settings["filter_share"] if run.method == "filtered-bc" else 1.0
             as_many = passes * share == pytest.approx(epochs, rel=0.01)
             assert as_many or (path.stem, run.method) == ("wordle", "filtered-bc"), run.name
-        assert {len(settings) for settings in study.decoding.values()} == {5}

@@ -23,7 +23,7 @@ def side_by_side(rows: Sequence[ResultRow]) -> str:
     games = [game for game in GAMES if any(row.env == game for row in rows)]
     cells: dict[str, dict[str, str]] = {}
     for game in games:
-        for one in summarise([row for row in rows if row.env == game], GAME_SCALES[game]):
+        for one in summarise([row for row in rows if row.env == game]):
             if one.competes:
                 value = f"{one.returns.mean:.2f}"
                 cells.setdefault(str(one.config), {})[game] = f"**{value}**" if one.ties_best else value

@@ -43,7 +43,8 @@ def pretrain(
             has no texts.
     """
     stage = dict(settings)
-    missing = [name for name in ("texts", "vocabulary") if name not in stage and (name == "texts" or tokenizer is None)]
+    needed = ("texts", "vocabulary") if tokenizer is None else ("texts",)
+    missing = [name for name in needed if name not in stage]
     if missing:
         raise ConfigError(f"pretrain: {missing[0]} is missing; give the number of texts and the vocabulary's size.")
     if tokenizer is not None and "vocabulary" in stage:

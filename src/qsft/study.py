@@ -189,11 +189,11 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
         behaviour_model = str(train_run(study, origin, work, seed, quiet)[0])
     model = settings.pop("model", study.model)
     symbol_source = settings.pop("tokenizer", study.tokenizer)
+    tokenizer = symbol_tokenizer(symbol_source, study.env) if isinstance(symbol_source, dict) else None
     if study.pretrain is not None:
-        # the same for every seed, as a downloaded model would be
-        spoken = symbol_tokenizer(symbol_source, study.env) if isinstance(symbol_source, dict) else None
-        model = str(pretrain(study.pretrain, study.env, study.env_options, study.model, work, quiet, spoken))
-        symbol_source = None
+        # the same for every seed, as a downloaded model would be; its tokenizer is beside it
+        model = str(pretrain(study.pretrain, study.env, study.env_options, study.model, work, quiet, tokenizer))
+        symbol_source = tokenizer = None
     stages: dict[str, Any] = {"behaviour": {**study.behaviour, **settings.pop("behaviour", {})}}
     for name, methods in STAGES_OF.items():
         given = settings.pop(name, {})
@@ -210,7 +210,6 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
         **stages,
         **settings,
     )
-    tokenizer = symbol_tokenizer(symbol_source, study.env) if isinstance(symbol_source, dict) else None
     with _timed(folder):
         train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)
     return folder, _seconds(folder)
