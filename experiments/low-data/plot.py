@@ -35,7 +35,7 @@ def read(results: Path) -> dict[str, dict[str, dict[int, Estimate]]]:
             config = str(summary.config)
             lines.setdefault(config.partition(",")[0], {})[games[config]] = summary.returns
         if lines:
-            panels[title] = {method: dict(sorted(points.items())) for method, points in lines.items()}
+            panels[title] = lines
     if not panels:
         raise DataError(f"{results}: no row of the low-data studies; run qsft reproduce low-data first")
     return panels

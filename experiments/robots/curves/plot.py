@@ -33,10 +33,7 @@ def read(results: Path) -> dict[str, dict[str, dict[int, Estimate]]]:
         if updates != "0":
             lines = panels.setdefault(f"{int(episodes):,} episodes", {})
             lines.setdefault(method, {})[int(updates)] = summary.returns
-    return {
-        title: {method: dict(sorted(points.items())) for method, points in lines.items()}
-        for title, lines in panels.items()
-    }
+    return panels
 
 
 if __name__ == "__main__":

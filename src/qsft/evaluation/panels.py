@@ -54,6 +54,10 @@ def panel_chart(panels: Mapping[str, Lines], axes: Axes) -> Markup:
         panels: title -> lines, from left to right; one of them holds a point.
         axes: the titles.
     """
+    panels = {
+        title: {method: dict(sorted(points.items())) for method, points in lines.items()}
+        for title, lines in panels.items()
+    }
     estimates = [point for lines in panels.values() for points in lines.values() for point in points.values()]
     quantities = sorted({x for lines in panels.values() for points in lines.values() for x in points})
     ys = axis([end for e in estimates for end in (e.mean, e.low, e.high)] + [axes.reference[1]], ticks=6)
