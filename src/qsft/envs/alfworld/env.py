@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
 
 from qsft.data.thoughts import split_thought
+from qsft.data.trajectory import Trajectory
 from qsft.envs.alfworld.engine import Game
 from qsft.envs.alfworld.houses import GAMES, SPLITS, game_name, generate
 from qsft.envs.alfworld.spec import TASK_TYPES, Spec
@@ -130,3 +131,10 @@ class ALFWorld(Environment):
                 symbol each). Commands survive a tokenizer of these; other texts get a blank before the marks behind names.
         """
         return [*symbols(self.wording), *(whole_parts() if whole_actions else ())]
+
+    def corpus(self, texts: int, seed: int = 0) -> Iterator[Trajectory]:
+        """Tours of rooms of this split, see :func:`qsft.envs.alfworld.corpus.tours`."""
+        from qsft.envs.alfworld.corpus import tours  # it needs the players, who need this class
+
+        wording = next(name for name, wording in WORDINGS.items() if wording == self.wording)
+        return tours(ALFWorld(self.split, self.task_types, wording=wording), texts, seed)

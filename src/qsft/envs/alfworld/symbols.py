@@ -20,6 +20,7 @@ def symbols(wording: Wording) -> list[str]:
     said = [
         texts.intro(some, _NAME),
         texts.NOTHING_HAPPENS,
+        texts.SEEN_NOWHERE,
         texts.facing([]),
         texts.facing(some),
         texts.carrying(None),

@@ -30,6 +30,8 @@ ANSWERS = {
     "cool": "You cool the {0} using the {1}.",
 }
 EMPTY_HANDED = "You are not carrying anything."
+#: in texts to pretrain on, of what was not seen so far
+SEEN_NOWHERE = "You see nothing."
 _HELP = (
     "You can: look, inventory, go to (receptacle), open (receptacle), close (receptacle), take (object) from "
     "(receptacle), {put}, examine (something), use (object), heat (object) with (receptacle), clean (object) with "
