@@ -1,4 +1,4 @@
-"""The tables of the games' page: a column a game, methods in rows, what ties with the best in bold."""
+"""The tables of the experiments' pages: a column an environment, methods in rows, what ties with the best in bold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qsft.evaluation import ResultRow
 
-FOLDER = Path(__file__).parents[1] / "experiments/games"
+FOLDER = Path(__file__).parents[1] / "experiments"
 TABLES = runpy.run_path(str(FOLDER / "tables.py"))
 
 
@@ -29,9 +29,9 @@ def test_side_by_side() -> None:
         result("wordle", "SFT", -4.5),
     ]
     assert TABLES["side_by_side"](rows).splitlines() == [
-        "| mean return | wordle | maze |",
+        "| mean return | maze | wordle |",
         "|---|---:|---:|",
-        "| Q-SFT | **-3.00** | -12.00 |",
-        "| AWR | **-2.50** | **-7.40** |",
-        "| SFT | -4.50 | -40.00 |",
+        "| SFT | -40.00 | -4.50 |",
+        "| Q-SFT | -12.00 | **-3.00** |",
+        "| AWR | **-7.40** | **-2.50** |",
     ]
