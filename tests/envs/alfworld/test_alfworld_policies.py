@@ -10,7 +10,7 @@ import pytest
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.envs import make, make_policy, scripted_policies
 from qsft.envs.alfworld.env import ALFWorld
-from qsft.envs.alfworld.policies import Goal, PopulationPolicy, read_goal
+from qsft.envs.alfworld.policies import Goal, Player, PopulationPolicy, read_goal
 from qsft.envs.alfworld.texts import GOALS, intro
 from qsft.envs.alfworld.view import View
 from qsft.envs.collect import collect
@@ -55,6 +55,41 @@ def test_the_population_wins_a_third_in_30_steps() -> None:
     assert abs(share - 0.34) < 0.11  # four standard deviations
     assert all(won > 0 for won, _ in found.values()), "each type of task is done by some"
     assert sum(player.share for player in PopulationPolicy.PLAYERS) == pytest.approx(1)
+
+
+def habitual(monkeypatch: pytest.MonkeyPatch, episodes: int, **habits: float) -> list[tuple[Goal, View, list[str]]]:
+    """Goal, first view and commands of games in which every player has these habits and no others."""
+    none = dict.fromkeys(("wanders", "forgets", "misplaces", "leaves_shut", "in_order"), 0.0)
+    monkeypatch.setattr(PopulationPolicy, "PLAYERS", (Player(1.0, **{**none, **habits}),))
+    games = list(collect("alfworld", "population", episodes, seed=0, env_options={"max_steps": 30}))
+    firsts = [game.turns[0].text for game in games]
+    said = [[turn.text.strip() for turn in game.agent_turns] for game in games]
+    return [(read_goal(first), View(first), commands) for first, commands in zip(firsts, said, strict=True)]
+
+
+def test_without_habits_it_is_the_expert(monkeypatch: pytest.MonkeyPatch) -> None:
+    experts = collect("alfworld", "expert", 20, seed=0, env_options={"max_steps": 30})
+    said = [[turn.text.strip() for turn in game.agent_turns] for game in experts]
+    assert [commands for _, _, commands in habitual(monkeypatch, 20)] == said
+
+
+def test_habits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for forgets in (0, 1):
+        games = habitual(monkeypatch, 60, forgets=forgets)
+        verbs = {command.split()[0] for _, _, commands in games for command in commands}
+        assert bool(verbs & {"clean", "heat", "cool"}) is not bool(forgets)
+    for goal, _, commands in habitual(monkeypatch, 60, leaves_shut=1):
+        opened = {command.split()[1] for command in commands if command.startswith("open ")}
+        assert opened <= {goal.target, *(("fridge", "microwave") if goal.treatment else ())}, (
+            "to bring it there at most"
+        )
+    for _, view, commands in habitual(monkeypatch, 60, in_order=1):
+        assert commands[0] == f"go to {view.receptacles[0]}"
+    places: Counter[bool] = Counter()
+    for goal, _, commands in habitual(monkeypatch, 60, misplaces=1):
+        brought = [command.split()[-2] for command in commands if command.startswith("move ")]
+        places.update(place == goal.target for place in brought)
+    assert places[False] > 5 * places[True], "where nothing else takes it, it comes to the right place"
 
 
 def test_random_play_hardly_wins() -> None:
