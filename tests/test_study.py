@@ -104,6 +104,16 @@ def test_a_pretrained_model_speaks_the_studys_tokenizer(study: Study, tmp_path: 
         pretrain({**settings, "vocabulary": 400}, "twenty-questions", {}, {}, tmp_path / "other", tokenizer=tokenizer)
 
 
+def test_what_pretraining_would_not_use_is_refused(study: Study) -> None:
+    dataclasses.replace(study, tokenizer=None).check("here")
+    with pytest.raises(ConfigError, match="here: tokenizer: gpt2 would not be used, as pretrain makes a model"):
+        dataclasses.replace(study, tokenizer="gpt2").check("here")
+    for own in ("model", "tokenizer"):
+        run = dataclasses.replace(study.runs[0], settings={own: "gpt2"})
+        with pytest.raises(ConfigError, match=f"here: run '{run.name}': settings: {own} would not be used"):
+            dataclasses.replace(study, runs=[run, *study.runs[1:]]).check("here")
+
+
 @pytest.mark.parametrize("missing", ["texts", "vocabulary"])
 def test_pretraining_needs_its_sizes(missing: str, tmp_path: Path) -> None:
     settings = {"texts": 10, "vocabulary": 300}

@@ -117,6 +117,11 @@ class Study:
                     extraction(setting)
                 except (ConfigError, TypeError) as error:
                     raise ConfigError(f"{where}: decoding: {name}: {setting}: {error}") from error
+        if self.pretrain is not None and isinstance(self.tokenizer, str):
+            raise ConfigError(
+                f"{where}: tokenizer: {self.tokenizer} would not be used, as pretrain makes a model from its start; give an "
+                "environment's symbols, or leave it out and give pretrain a vocabulary."
+            )
         names = [run.name for run in self.runs]
         for run in self.runs:
             self._check_run(run, f"{where}: run {run.name!r}", names)
@@ -136,6 +141,11 @@ class Study:
             raise ConfigError(f"{where}: data {run.data!r} is not collected; there are {', '.join(self.collect)}.")
         if run.behaviour_of is not None and run.behaviour_of not in names:
             raise ConfigError(f"{where}: behaviour_of {run.behaviour_of!r} is not a run of the study.")
+        if self.pretrain is not None and (own := {"model", "tokenizer"} & set(run.settings)):
+            raise ConfigError(
+                f"{where}: settings: {min(own)} would not be used, as all runs start from the model that pretrain makes; "
+                "take it out, or give the run a study of its own."
+            )
 
 
 def study_files(name: str | os.PathLike[str]) -> list[Path]:
