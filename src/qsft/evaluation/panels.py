@@ -13,7 +13,7 @@ from qsft.evaluation.charts import Axis, axis
 from qsft.evaluation.markup import Markup, join, number, tag
 from qsft.evaluation.statistics import Estimate
 
-WIDTH, HEIGHT, LEFT, TOP, GAP = 330, 260, 52, 34, 46
+WIDTH, HEIGHT, LEFT, TOP, GAP = 330, 260, 66, 34, 60
 _STYLE = """
 svg { --ink: #20242a; --muted: #5a626d; --rule: #e2e2dc; font: 13px system-ui, sans-serif; background: #ffffff; }
 svg { --c0: #24598f; --c1: #b0501c; --c2: #2f7a4d; --c3: #7a4fa3; }
