@@ -17,21 +17,26 @@ def side_by_side(rows: Sequence[ResultRow]) -> str:
 
     Environments stand in the order of the rows. Runs of one of them alone are in that one's table.
     """
-    envs = _environments(rows)
+    envs = by_environment(rows)
     cells: dict[str, dict[str, str]] = {}
-    for env in envs:
-        for one in summarise([row for row in rows if row.env == env]):
+    for env, of_env in envs.items():
+        for one in summarise(of_env):
             if one.competes:
                 value = f"{one.returns.mean:.2f}"
                 cells.setdefault(str(one.config), {})[env] = f"**{value}**" if one.ties_best else value
     lines = ["| mean return | " + " | ".join(envs) + " |", "|---|" + "---:|" * len(envs)]
-    for config, of_env in ((config, found) for config, found in cells.items() if len(found) > 1):
-        lines.append(f"| {config} | " + " | ".join(of_env.get(env, "") for env in envs) + " |")
+    for config, values in cells.items():
+        if len(values) > 1:
+            lines.append(f"| {config} | " + " | ".join(values.get(env, "") for env in envs) + " |")
     return "\n".join(lines)
 
 
-def _environments(rows: Sequence[ResultRow]) -> list[str]:
-    return list(dict.fromkeys(row.env for row in rows))
+def by_environment(rows: Sequence[ResultRow]) -> dict[str, list[ResultRow]]:
+    """The rows of each environment, in their order."""
+    found: dict[str, list[ResultRow]] = {}
+    for row in rows:
+        found.setdefault(row.env, []).append(row)
+    return found
 
 
 def main() -> None:
@@ -39,8 +44,8 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="a results file of qsft reproduce")
     rows = ResultsFile(parser.parse_args().results).rows()
     print(side_by_side(rows))
-    for env in _environments(rows):
-        print(f"\n### {env}\n\n{markdown_table([row for row in rows if row.env == env], GAME_SCALES.get(env))}")
+    for env, of_env in by_environment(rows).items():
+        print(f"\n### {env}\n\n{markdown_table(of_env, GAME_SCALES.get(env))}")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_what_is_answered_about_a_thing_was_told_before() -> None:
             if kind is None:
                 continue
             assert kind[1] in object_types()
-            answer, before = tour[place + 1].strip(), [*tour[:place]]
+            answer, before = tour[place + 1].strip(), tour[:place]
             told = [each for each in before if re.search(rf"\b{kind[1]} \d", each)]
             asked += 1
             if answer == SEEN_NOWHERE:

@@ -7,8 +7,8 @@ is drawn at random, and what is asked are things that the texts have told.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from qsft.envs.alfworld.view import View, type_of
 
 if TYPE_CHECKING:
     from qsft.envs.alfworld.env import ALFWorld
+
+T = TypeVar("T")
 
 FEWEST, MOST = 6, 16
 _MARKS = re.compile(r"(\d)([,.])")
@@ -67,8 +69,12 @@ def _any(commands: list[str], rng: np.random.Generator) -> str:
         for command in commands:
             verb = command.partition(" ")[0]
             by_verb.setdefault("look" if verb in _LOOKING else verb, []).append(command)
-        going = list(by_verb.values())[int(rng.integers(len(by_verb)))]
-    return going[int(rng.integers(len(going)))]
+        going = _one(list(by_verb.values()), rng)
+    return _one(going, rng)
+
+
+def _one(items: Sequence[T], rng: np.random.Generator) -> T:
+    return items[int(rng.integers(len(items)))]
 
 
 def _question(view: View, rng: np.random.Generator) -> tuple[str, str]:
@@ -76,8 +82,8 @@ def _question(view: View, rng: np.random.Generator) -> tuple[str, str]:
     seen = {type_of(name): place for place, inside in view.inside.items() for name in inside}
     others = [kind for kind in object_types() if kind not in seen and kind != type_of(view.held or "")]
     if not seen or rng.random() < _UNSEEN:
-        return f"a {others[int(rng.integers(len(others)))]}", texts.SEEN_NOWHERE
-    kind = list(seen)[int(rng.integers(len(seen)))]
+        return f"a {_one(others, rng)}", texts.SEEN_NOWHERE
+    kind = _one(list(seen), rng)
     place = seen[kind]
     found = [name for name in view.inside[place] if type_of(name) == kind]
     return f"a {kind}", texts.contents(place, receptacle_types()[type_of(place)].openable, True, found)

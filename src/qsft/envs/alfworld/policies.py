@@ -6,7 +6,7 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
@@ -197,11 +197,13 @@ class ExpertPolicy(ALFWorldPolicy):
         unseen = [name for name in view.receptacles if name not in view.inside]
         if not unseen:
             return "look"  # it is nowhere
-        place = max(unseen, key=self._worth(view, kind, unlikely))
+        return self._look_into(view, self._likeliest(view, unseen, kind, unlikely))
+
+    def _look_into(self, view: View, place: str) -> str:
         return self._reach(view, place) or f"examine {place}"
 
-    def _worth(self, view: View, kind: str, unlikely: str | None) -> Callable[[str], tuple[bool, bool, float]]:
-        """What it is worth to look into a receptacle for a kind of object, to be compared."""
+    def _likeliest(self, view: View, places: Sequence[str], kind: str, unlikely: str | None) -> str:
+        """The receptacle that is most worth a look for a kind of object."""
         by_type = Counter(map(type_of, view.receptacles))
 
         def worth(name: str) -> tuple[bool, bool, float]:
@@ -209,7 +211,7 @@ class ExpertPolicy(ALFWorldPolicy):
             steps = (not view.at(name)) + (not view.reachable(name))
             return place in _places(kind), place != unlikely, 1 / by_type[place] / max(steps, 1)
 
-        return worth
+        return max(places, key=worth)
 
     def _reach(self, view: View, place: str) -> str | None:
         """The next command on the way into a receptacle; ``None`` if it can be reached into."""
@@ -287,13 +289,12 @@ class PopulationPolicy(ExpertPolicy):
         return _Habits(player.wanders, *(who.random() < chance for chance in habits))
 
     def _search(self, view: View, kind: str, unlikely: str | None) -> str:
-        known = [name for name in view.receptacles if name in view.inside or self._passes_by(view, name)]
-        unseen = [name for name in view.receptacles if name not in known]
+        unseen = [name for name in view.receptacles if name not in view.inside and not self._passes_by(view, name)]
         if not unseen:  # from the start again, where one does not stand
-            return f"go to {self.rng.choice([name for name in known if not view.at(name)] or known)}"
-        if not self._habits.in_order:
-            unseen = sorted(unseen, key=self._worth(view, kind, unlikely), reverse=True)
-        return self._reach(view, unseen[0]) or f"examine {unseen[0]}"
+            elsewhere = [name for name in view.receptacles if not view.at(name)]
+            return f"go to {self.rng.choice(elsewhere or view.receptacles)}"
+        place = unseen[0] if self._habits.in_order else self._likeliest(view, unseen, kind, unlikely)
+        return self._look_into(view, place)
 
     def _passes_by(self, view: View, name: str) -> bool:
         """Whether this player does not look into a receptacle that it knows."""
