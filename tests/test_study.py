@@ -155,6 +155,8 @@ NASTY = {
     "an unknown method": ("method: sft, data: all", "method: stf, data: all", "run 'SFT': method 'stf' is unknown"),
     "unknown data": ("data: pieces", "data: piece", "run 'other': data 'piece' is not collected"),
     "an unknown start": ("data: pieces,", "data: pieces, behaviour_of: STF,", "behaviour_of 'STF' is not a run"),
+    "another's policy": ("method: sft, data: pieces", "method: awr, policy_of: SFT", "no run that trains awr"),
+    "training for nothing": ("data: pieces,", "policy_of: SFT, settings: {seed: 5},", "settings .* would not be used"),
     "two of a name": ("name: other", "name: SFT", "run 'SFT': there are two of this name"),
     "a grid that is none": ("decoding: {supervised: [{temperature: 0}]}", "decoding: null", "decoding: must hold"),
     "no YAML": ("env: twenty-questions", "env: [", "cannot be read as YAML"),

@@ -1,7 +1,8 @@
-"""Studies of agents: held-out splits, kinds of tasks, chat models; and the two in experiments/agents."""
+"""Studies of agents: held-out splits, kinds of tasks, chat models, pictures; and those in experiments/agents."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -117,3 +118,43 @@ def test_the_studies_in_experiments(name, quick):
     assert all(
         run.behaviour_of == "SFT" for run in study.runs if run.method not in ("scripted", "react") and run.name != "SFT"
     )
+
+
+def test_the_study_of_pictures(tmp_path):
+    """All of its rows at a small size, with the control: the policy of SFT, shown grey pictures, trains nothing."""
+    path = ROOT / "experiments/agents/alfworld-image.yaml"
+    assert path in study_files(ROOT / "experiments/agents")
+    study = Study.load(path)
+    assert {run.method for run in study.runs} == METHODS - {"react"}
+    assert {run.name for run in study.runs if run.env_options.get("blank")} == {
+        "SFT, shown grey pictures",
+        "SFT, from grey pictures",
+    }
+    assert study.test["episodes"] >= 500
+    short = {"max_steps": 2, "save_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 2}
+    study = dataclasses.replace(
+        study,
+        behaviour=study.behaviour | short,
+        likelihood=study.likelihood | short,
+        env_options=study.env_options | {"max_steps": 3},
+        collect={name: plan | {"episodes": 6} for name, plan in study.collect.items()},
+        decoding=study.decoding | {"supervised": [{"temperature": 1}]},
+        select=study.select | {"episodes": 2},
+        test=study.test | {"episodes": 4},
+    )
+    names = [run.name for run in study.runs if run.method in ("scripted", "sft", "qsft")]
+    done = run_study(study, tmp_path, tmp_path / "results.json", [0], "test", names, progress=False)
+    rows = {finished.row.config: finished for finished in done}
+    assert list(rows) == names
+    seen, shown_grey, learnt_grey = (rows[f"SFT{end}"] for end in ("", ", shown grey pictures", ", from grey pictures"))
+    assert shown_grey.folder == seen.folder != learnt_grey.folder
+    assert (shown_grey.row.extra["training_seconds"], shown_grey.row.extra["env_options"]) == (0.0, {"blank": True})
+    pictures = {
+        name: {image for game in finished.grid.trajectories for turn in game.turns for image in turn.images}
+        for name, finished in rows.items()
+        if finished.grid is not None
+    }
+    assert len(pictures["SFT, shown grey pictures"]) == len(pictures["SFT, from grey pictures"]) == 1
+    assert len(pictures["SFT"]) > 4
+    grey = next(iter(pictures["SFT, shown grey pictures"]))
+    assert all((image.read_bytes() == grey) for image in (tmp_path / "blank-0-images").iterdir())

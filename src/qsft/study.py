@@ -37,7 +37,7 @@ from qsft.evaluation import (
 )
 from qsft.evaluation.kinds import rows_by_kind
 from qsft.models.robot_processor import robot_processor
-from qsft.models.scratch import word_level_tokenizer
+from qsft.models.scratch import llava_processor, word_level_tokenizer
 from qsft.policies.base import Policy
 from qsft.policies.chats import Chat
 from qsft.policies.decoding import extraction, with_setting
@@ -113,7 +113,7 @@ def run_study(
 
 
 def _untrained_policy(study: Study, run: StudyRun, work: Path, seed: int, chat: Chat | None) -> Policy:
-    options = held_out(study, study.test)
+    options = held_out(study, study.test, run)
     if run.method == "scripted":
         return make_policy(study.env, run.name, env_options=options, seed=seed)
     assert chat is not None
@@ -131,7 +131,7 @@ def _untrained(
     study: Study, run: StudyRun, work: Path, seed: int, command: str, progress: bool, chat: Chat | None
 ) -> Finished:
     started = time.perf_counter()
-    options = held_out(study, study.test)
+    options = held_out(study, study.test, run)
     policy = _untrained_policy(study, run, work, seed, chat)
     played = list(rollout(policy, lambda: make(study.env, **options), **_test(study, seed), progress=progress))
     seconds = time.perf_counter() - started
@@ -167,6 +167,7 @@ def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, p
         "decoding": grid.setting,
         "grid": [grid_row.to_json() for grid_row in grid.rows],
         "training_seconds": round(seconds, 1),
+        **({"env_options": run.env_options} if run.env_options else {}),
         "last_log": _last_log(log),
         **_kinds(study, grid.trajectories),
     }
@@ -178,12 +179,19 @@ def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, p
 
 
 def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = False) -> tuple[Path, float]:
-    """Train one run (and the one whose model it starts from) unless done; its folder and its seconds of training."""
+    """Train one run (and the one whose model it starts from) unless done; its folder and its seconds of training.
+
+    Of a run that plays another's policy it is that one's folder, and no seconds.
+    """
+    if run.policy_of is not None:
+        origin = study.run_named(run.policy_of)
+        assert origin is not None  # checked when the study was read
+        return train_run(study, origin, work, seed, quiet)[0], 0.0
     folder = work / f"seed-{seed}" / slug(run.name)
     settings = copy.deepcopy(run.settings)
     behaviour_model = None
     if run.behaviour_of is not None:
-        origin = next((other for other in study.runs if other.name == run.behaviour_of), None)
+        origin = study.run_named(run.behaviour_of)
         if origin is None:
             raise ConfigError(f"run {run.name!r}: behaviour_of {run.behaviour_of!r} is not a run of the study.")
         behaviour_model = str(train_run(study, origin, work, seed, quiet)[0])
@@ -242,19 +250,22 @@ def _is_finished(folder: Path) -> bool:
 def symbol_tokenizer(settings: Mapping[str, Any], where: str) -> Any:
     """A word-level tokenizer of the symbols of an environment's texts, ``{environment: wordle, ...}``.
 
-    With ``image_tokens`` it is the processor of a robot transformer, with that many tokens an image.
+    With ``image_tokens`` it is the processor of a robot transformer, with that many tokens an image; with ``patch_size``
+    that of a LLaVA model. Both read pictures of ``image_size`` pixels a side (64 by default).
 
     Raises:
         ConfigError: without ``environment``; the message begins with ``where``.
     """
     values = dict(settings)
     name, image_tokens = values.pop("environment", None), values.pop("image_tokens", None)
+    patch_size = values.pop("patch_size", None)
     if name is None:
         raise ConfigError(f"{where}: tokenizer: give a path or hub id, or {{environment: NAME, ...}}.")
     tokenizer = word_level_tokenizer(symbols(name, **values))
-    if image_tokens is None:
-        return tokenizer
-    return robot_processor(tokenizer, int(values.get("image_size", 64)), int(image_tokens))
+    image_size = int(values.get("image_size", 64))
+    if patch_size is not None:
+        return llava_processor(tokenizer, image_size, int(patch_size))
+    return tokenizer if image_tokens is None else robot_processor(tokenizer, image_size, int(image_tokens))
 
 
 def collect_data(study: Study, name: str, work: Path, seed: int) -> Path:
@@ -269,7 +280,8 @@ def collect_data(study: Study, name: str, work: Path, seed: int) -> Path:
         turns = plan.get("window")
         played = path if turns is None else work / f"{name}-{seed}-whole.jsonl"
         if not played.exists():
-            collect_to_file(study.env, plan["policy"], int(plan["episodes"]), played, first, study.env_options)
+            options = {**study.env_options, **plan.get("env_options", {})}
+            collect_to_file(study.env, plan["policy"], int(plan["episodes"]), played, first, options)
         if turns is not None:
             games = load_trajectories(played)
             write_trajectories(path, (piece for game in games for piece in settled_windows(game, int(turns))))
@@ -290,10 +302,10 @@ def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress:
     return select_and_evaluate(
         decoded,
         settings,
-        lambda: make(study.env, **held_out(study, study.select)),
+        lambda: make(study.env, **held_out(study, study.select, run)),
         select_episodes=study.select["episodes"],
         select_seed=study.select["seed"] + seed,
-        test_env_factory=lambda: make(study.env, **held_out(study, study.test)),
+        test_env_factory=lambda: make(study.env, **held_out(study, study.test, run)),
         **_test(study, seed),
         progress=progress,
     )

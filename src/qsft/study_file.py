@@ -30,6 +30,8 @@ class StudyRun:
         decoding: which of the study's grids it decodes with.
         data: which of the study's collections it is trained on.
         behaviour_of: name of the run whose model it starts from.
+        policy_of: name of a run of the same method whose policy is played; nothing is trained.
+        env_options: of its selection and test episodes, over the study's: what is changed for this row alone.
         settings: overrides of the study's ``model``, ``tokenizer``, ``behaviour``, ``likelihood`` and ``critic``, any
             other field of :class:`qsft.training.RunSettings`.
     """
@@ -39,6 +41,8 @@ class StudyRun:
     decoding: str = ""
     data: str = "train"
     behaviour_of: str | None = None
+    policy_of: str | None = None
+    env_options: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -122,11 +126,15 @@ class Study:
                 f"{where}: tokenizer: {self.tokenizer} would not be used, as pretrain makes a model from its start; give an "
                 "environment's symbols, or leave it out and give pretrain a vocabulary."
             )
-        names = [run.name for run in self.runs]
         for run in self.runs:
-            self._check_run(run, f"{where}: run {run.name!r}", names)
+            self._check_run(run, f"{where}: run {run.name!r}")
 
-    def _check_run(self, run: StudyRun, where: str, names: list[str]) -> None:
+    def run_named(self, name: str) -> StudyRun | None:
+        """The run of that name; ``None`` if there is none."""
+        return next((run for run in self.runs if run.name == name), None)
+
+    def _check_run(self, run: StudyRun, where: str) -> None:
+        names = [other.name for other in self.runs]
         if names.count(run.name) > 1:
             raise ConfigError(f"{where}: there are two of this name; rows are told apart by it.")
         if run.method not in (*UNTRAINED, *METHODS):
@@ -137,6 +145,13 @@ class Study:
             return
         if run.decoding not in self.decoding:
             raise ConfigError(f"{where}: decoding grid {run.decoding!r} is not in the study.")
+        if run.policy_of is not None:
+            origin = self.run_named(run.policy_of)
+            if origin is None or origin.method != run.method or origin.policy_of is not None:
+                raise ConfigError(f"{where}: policy_of {run.policy_of!r} is no run that trains {run.method}.")
+            if run.settings or run.behaviour_of:
+                raise ConfigError(f"{where}: settings and behaviour_of would not be used, as policy_of trains nothing.")
+            return
         if run.data not in self.collect:
             raise ConfigError(f"{where}: data {run.data!r} is not collected; there are {', '.join(self.collect)}.")
         if run.behaviour_of is not None and run.behaviour_of not in names:
@@ -168,9 +183,9 @@ def row_method(run: StudyRun) -> str:
     return run.name if run.method == "scripted" else run.method
 
 
-def held_out(study: Study, episodes: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the environment on the study's ``select`` or ``test`` episodes."""
-    return {**study.env_options, **episodes.get("env_options", {})}
+def held_out(study: Study, episodes: Mapping[str, Any], run: StudyRun | None = None) -> dict[str, Any]:
+    """Options of the environment on the study's ``select`` or ``test`` episodes, as a run plays them."""
+    return {**study.env_options, **episodes.get("env_options", {}), **(run.env_options if run else {})}
 
 
 def slug(name: str) -> str:

@@ -63,6 +63,18 @@ def test_sft(finished):
         load_policy(finished / "sft", extraction=Extraction("value"))
 
 
+@pytest.mark.parametrize("method", ["qsft", "sft"])
+def test_a_history_longer_than_the_model_loses_its_oldest_exchanges(method, finished):
+    """Learnt positions end somewhere; an episode may go on for longer than any of the data."""
+    policy = load_policy(finished / method)
+    lived = [Turn("user", "a b\n"), Turn("assistant", "c d e\n", 0.0)] * 15
+    asked = Turn("user", "d e f\n")
+    (reply,) = policy.act([Trajectory([*lived, asked])])
+    kept = policy.tokenizer.prompt(Trajectory([*lived, asked]), policy.max_new_tokens)
+    assert len(kept) == 1 + 7 * 7 + 4 <= 64 - policy.max_new_tokens  # bos, the last seven exchanges, what was asked
+    assert reply == policy.act([Trajectory([*lived[-14:], asked])])[0]
+
+
 def test_sft_needs_no_dummy_token(finished, tmp_path):
     """As with GPT-2, whose only special token ends texts, and which has no unused row."""
     run = shutil.copytree(finished / "sft", tmp_path / "run")

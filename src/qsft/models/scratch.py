@@ -18,6 +18,7 @@ from transformers import (
     AutoConfig,
     AutoProcessor,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     set_seed,
 )
@@ -77,6 +78,27 @@ def bpe_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, clean_up_tokenization_spaces=False
+    )
+
+
+def llava_processor(tokenizer: PreTrainedTokenizerBase, image_size: int, patch_size: int) -> Any:
+    """A processor for a LLaVA model with a CLIP vision tower: a token for each patch of an image.
+
+    Args:
+        tokenizer: gets the special token ``<image>``.
+        image_size: side of the square that the middle of an image is resized to, in pixels.
+        patch_size: side of a patch in pixels; as ``image_size``, the vision tower's.
+    """
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
+
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    side = {"height": image_size, "width": image_size}
+    return LlavaProcessor(
+        CLIPImageProcessorPil(size={"shortest_edge": image_size}, crop_size=side),
+        tokenizer,
+        patch_size=patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
     )
 
 

@@ -35,6 +35,11 @@ def unwrap_adapters(model: nn.Module) -> PreTrainedModel:
     return inner  # type: ignore[return-value]
 
 
+def max_positions(model: PreTrainedModel) -> int | None:
+    """The longest text that a model reads, in tokens; ``None`` for one whose config names no limit."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
 def output_head(model: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Weight ``[V, H]`` and bias ``[V]`` (or ``None``) that turn a hidden state into logits."""
     head = unwrap_adapters(model).get_output_embeddings()

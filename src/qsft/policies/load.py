@@ -12,6 +12,7 @@ from qsft.errors import CheckpointError, ConfigError
 from qsft.models.extraction import Extraction
 from qsft.models.policy_model import QSFTPolicyModel, load_causal_lm
 from qsft.models.scratch import load_processor
+from qsft.models.states import max_positions
 from qsft.models.value_model import ValueModel, load_value_model
 from qsft.policies.decoding import extraction as saved_extraction
 from qsft.policies.decoding import read_decoding
@@ -47,7 +48,9 @@ def load_policy(
         kwargs: passed to ``from_pretrained`` (``dtype``, ``device_map``, ...).
 
     The run's own decoding is that of its ``decoding.json``, where there is one
-    (:func:`qsft.policies.decoding.write_decoding`).
+    (:func:`qsft.policies.decoding.write_decoding`). A history longer than the run's ``max_length`` loses its oldest
+    exchanges, as in training; without one the model's positions are the limit, since an episode in play may become longer
+    than those of the data.
 
     Raises:
         CheckpointError: the run is unfinished or not a run.
@@ -73,6 +76,8 @@ def load_policy(
             load_causal_lm(folder, exact=True, **kwargs), None, dummy_token_id=None, extraction=extraction
         )
     trajectories = TrajectoryTokenizer.from_dict(load_processor(folder), record["trajectories"])
+    if trajectories.max_length is None:
+        trajectories.max_length = max_positions(model.inner)
     if temperature is None:
         temperature = float(saved.get("temperature", model.config.sampling_temperature))
     if target_return is None:

@@ -27,7 +27,7 @@ from qsft.models.policy_model import (
     load_causal_lm,
 )
 from qsft.models.scratch import load_or_make_model
-from qsft.models.states import output_head, pick_dummy_token
+from qsft.models.states import max_positions, output_head, pick_dummy_token
 from qsft.models.support import SupportRule, compute_support, with_support
 from qsft.objectives import stake
 from qsft.training.config import QSFTConfig, SFTConfig, reads_values
@@ -237,7 +237,7 @@ def checkpoints(out: Path, stage: str) -> Path:
 
 def _check_positions(model: PreTrainedModel, dataset: datasets.Dataset, source: str) -> None:
     """Raises ConfigError for a row longer than the model: one with learnt positions would fail in the middle of a run."""
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    most = max_positions(model)
     if most is None:
         return
     if longer := _first_longer(dataset, "input_ids", most):

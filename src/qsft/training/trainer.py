@@ -86,6 +86,15 @@ class SFTTrainer(Trainer):
     def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
         return TrajectoryCollator(pad_token(tokenizer), images=image_inputs(tokenizer))
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        # A sampler by length measures what the processing class names first: of a processor that may be the pixels.
+        processor = self.processing_class
+        self.processing_class = tokenizer_of(processor)
+        try:
+            return super()._get_train_sampler(train_dataset)
+        finally:
+            self.processing_class = processor
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.args.muon and self.optimizer is None:
             self.optimizer = MuonWithAdamW(
