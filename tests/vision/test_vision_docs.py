@@ -11,7 +11,8 @@ from qsft.models.scratch import model_from_config
 from qsft.settings_file import read_yaml
 from tests.vision import families
 
-PAGE = (Path(__file__).parents[2] / "docs" / "vision.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "vision.md").read_text(encoding="utf-8")
 HUB_ID = '"HuggingFaceTB/SmolVLM-256M-Instruct"'
 
 
@@ -47,9 +48,11 @@ def test_the_models_named_are_those_tested():
 
 
 def test_the_config_makes_a_model():
-    (text,) = blocks("yaml")
+    text, of_a_study = blocks("yaml")
     settings, processor = read_yaml(text, "text")["model"], families.processor("llava")
     model = model_from_config(settings, processor, 0)
     assert model.config.text_config.vocab_size == len(processor.tokenizer)
     assert model.config.image_token_id == processor.image_token_id
     assert len(model.base_model.vision_tower.encoder.layers) == settings["vision_config"]["num_hidden_layers"]
+    study = read_yaml((ROOT / "experiments/agents/alfworld-image.yaml").read_text(encoding="utf-8"), "study")
+    assert read_yaml(of_a_study, "text") == {"tokenizer": study["tokenizer"]}

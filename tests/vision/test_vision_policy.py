@@ -157,6 +157,58 @@ def test_images_are_read_once_with_the_prompt(family, models, tokenizer, histori
     assert len(read) == 2  # once for each of the two models
 
 
+#: whose images are nothing but tokens, so that keys and values are kept from turn to turn
+KEPT = ("llava", "idefics3")
+
+
+def episodes(policy, pictures, forgets):
+    """Replies in four turns of three places, of which the second is given to another episode after two turns."""
+    playing = [Trajectory([Turn("user", "up?\n", images=pictures[:n])]) for n in (1, 2, 0)]
+    texts = []
+    for turn in range(4):
+        if forgets:
+            policy._turn_cache.__init__()
+        replies = policy.act(playing)
+        texts.append(replies)
+        for place, (game, reply) in enumerate(zip(playing, replies, strict=True)):
+            images = pictures[turn + place : turn + place + 1 + (place == turn)]
+            game.turns += [Turn("assistant", reply), Turn("user", "so?\n" * (place + 1), images=images)]
+        if turn == 1:
+            playing[1] = Trajectory([Turn("user", "and here?\n", images=pictures[3:5])])
+    return texts
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("turns")
+    sizes = [(8, 8), (8, 24), (16, 12), (8, 8), (20, 8), (8, 16), (24, 24)]
+    return tuple(families.save(folder, f"{i}.png", i + 9, *size) for i, size in enumerate(sizes))
+
+
+def test_play_with_what_earlier_turns_have_read_is_play_without(models, tokenizer, pictures):
+    kept, fresh = (episodes(player(models, tokenizer), pictures, forgets) for forgets in (False, True))
+    assert kept == fresh
+    assert len({reply for turn in kept for reply in turn}) > 1  # else anything would be equal
+
+
+def test_only_new_images_are_read(family, models, tokenizer, pictures):
+    policy, asked = player(models, tokenizer, Extraction("product")), []
+    inputs = tokenizer.images.inputs
+    tokenizer.images.inputs = lambda ids, prefixes, images: asked.append(list(images)) or inputs(ids, prefixes, images)
+    game = Trajectory([Turn("user", "up?\n", images=pictures[:2])])
+    policy.act([game])
+    game.turns += [Turn("assistant", "left\n"), Turn("user", "so?\n", images=pictures[2:3])]
+    policy.act([game])
+    game.turns[0] = Turn("user", "up?\n", images=(pictures[0], pictures[3]))  # another past
+    again = policy.act([game])
+    policy._turn_cache.__init__()
+    assert again == policy.act([game])
+    del tokenizer.images.inputs
+    whole = [[*pictures[:2]], [*pictures[:3]], [pictures[0], *pictures[3:1:-1]]]
+    new = [whole[0], [pictures[2]], [pictures[3], pictures[2]]]
+    assert asked[:3] == (new if family in KEPT else whole)
+
+
 def test_another_picture_is_another_value(models, tokenizer, histories, tmp_path):
     policy = player(models, tokenizer)
     other = Trajectory([Turn("user", "up?\n", images=(families.save(tmp_path, "o.png", 77),))])

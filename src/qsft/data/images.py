@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -181,6 +182,21 @@ class ImageInputs:
                 types = np.arange(ids.shape[1])[None] >= np.asarray(prefixes)[:, None]
             found[key] = torch.from_numpy(types.astype(np.int64))
         return found
+
+    @property
+    def only_tokens(self) -> bool:
+        """Whether images change nothing but what stands in their place, so that a text's beginning can be read before.
+
+        Of processors with token types, other tokens may see an image that comes later, or positions depend on it.
+        """
+        return not self._types
+
+    def places(self, ids: Sequence[int], images: Sequence[str | bytes]) -> list[tuple[int, int]]:
+        """Where each image's tokens begin and end in the ids of a text: ``(first, end)``, what is between included."""
+        found = np.flatnonzero(np.isin(np.asarray(ids), self.token_ids))
+        counts = [self._expansion((image.height, image.width))[1] for image in map(open_image, images)]
+        bounds = itertools.pairwise(itertools.accumulate(counts, initial=0))
+        return [(int(found[first]), int(found[end - 1]) + 1) for first, end in bounds]
 
     def fingerprint(self) -> list[str]:
         """What tells this processor's tokens from those of others."""

@@ -164,11 +164,13 @@ class ModelPolicy:
         prompts = [self._prompt(history) for history in histories]
         if self.beams > 1 and len(prompts) > 1 and any(prompt.images for prompt in prompts):
             return [self.act([history])[0] for history in histories]  # beams can repeat the images of one row alone
-        inputs = self._left_padded(prompts)
-        episodes, tokens = [id(history) for history in histories], [prompt.input_ids for prompt in prompts]
-        # what is read goes on from a cache only where tokens are all there is to read
-        keeps = self.beams == 1 and self.tokenizer.images is None
-        read = self._turn_cache.continued(episodes, tokens) if keeps else None
+        seen = self.tokenizer.images
+        keeps = self.beams == 1 and (seen is None or seen.only_tokens)
+        episodes = [id(history) for history in histories]
+        places = [seen.places(prompt.input_ids, prompt.images) if seen and keeps else [] for prompt in prompts]
+        tokens = [_with_images(prompt, spans) for prompt, spans in zip(prompts, places, strict=True)]
+        read = self._turn_cache.continued(episodes, tokens, places) if keeps else None
+        inputs = self._left_padded(prompts, places, 0 if read is None else read.get_seq_length())
         sampling: dict[str, Any] = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         search: dict[str, Any] = {"do_sample": False, "num_beams": self.beams}
         if self.beams > 1:
@@ -277,8 +279,14 @@ class ModelPolicy:
         returns, images = self.tokenizer.returns, self.tokenizer.images
         return [*(returns.ids.tolist() if returns else []), *(images.token_ids if images else [])]
 
-    def _left_padded(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        """What the model reads: ids and attention mask ``[B, T]``, and of one that sees also the images."""
+    def _left_padded(
+        self, prompts: Sequence[Prompt], places: Sequence[Sequence[tuple[int, int]]] = (), read: int = 0
+    ) -> dict[str, Tensor]:
+        """What the model reads: ids and attention mask ``[B, T]``, and of one that sees also the images.
+
+        Of the images only those whose :meth:`places <qsft.data.images.ImageInputs.places>` are not among the first
+        ``read`` columns.
+        """
         width = max(len(prompt.input_ids) for prompt in prompts)
         ids = torch.full((len(prompts), width), pad_token(self.tokenizer.tokenizer), dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -290,7 +298,11 @@ class ModelPolicy:
         if self.tokenizer.images is not None:
             prefixes = [start + prompt.prefix for prompt, start in zip(prompts, starts, strict=True)]
             images = [image for prompt in prompts for image in prompt.images]
-            inputs |= readable_inputs(self.model.inner, self.tokenizer.images.inputs(ids.numpy(), prefixes, images))
+            if read:
+                first = [start + begin for start, spans in zip(starts, places, strict=True) for begin, _ in spans]
+                images = [image for image, begin in zip(images, first, strict=True) if begin >= read]
+            pixels = self.tokenizer.images.inputs(ids[:, read:].numpy(), prefixes, images)
+            inputs |= readable_inputs(self.model.inner, pixels)
         return {key: value.to(self.model.device) for key, value in inputs.items()}
 
     def _reply(self, generated: list[int]) -> list[int]:
@@ -299,6 +311,14 @@ class ModelPolicy:
             if token in self.tokenizer.end_of_turn_ids:
                 return generated[: i + 1]
         return generated
+
+
+def _with_images(prompt: Prompt, places: Sequence[tuple[int, int]]) -> list[Any]:
+    """The prompt's ids with each image in the place of its tokens, which are the same for all images."""
+    tokens: list[Any] = list(prompt.input_ids)
+    for image, (first, end) in zip(prompt.images, places, strict=bool(places)):
+        tokens[first:end] = [image] * (end - first)
+    return tokens
 
 
 def _turn(history: Trajectory) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
@@ -17,18 +18,26 @@ class TurnCache:
     as ever; of its columns the cache covers the first C, chosen such that every row's tokens after them are new ones or
     are read again. A history that is no continuation (cut from the left, another episode) is read whole: the result is
     that of no cache, but for the last digits of floating point.
+
+    Prompts are lists of what can be compared: token ids, and in the place of an image's tokens the image itself.
     """
 
     def __init__(self) -> None:
         self._cache: Cache | None = None
-        self._rows: dict[Hashable, tuple[int, int, list[int]]] = {}  # index in the cache, its padding, its tokens
+        self._rows: dict[Hashable, tuple[int, int, list[Any]]] = {}  # index in the cache, its padding, its tokens
 
-    def continued(self, keys: Sequence[Hashable], prompts: Sequence[Sequence[int]]) -> Cache | None:
+    def continued(
+        self,
+        keys: Sequence[Hashable],
+        prompts: Sequence[Sequence[Any]],
+        wholes: Sequence[Sequence[tuple[int, int]]] | None = None,
+    ) -> Cache | None:
         """The cache that ``generate`` goes on from.
 
         Args:
             keys: one for each row that names its episode; what a key stood for before is checked against the tokens.
-            prompts: [B] lists of token ids, not empty, which the caller pads on the left to one width.
+            prompts: [B] lists, not empty, which the caller pads on the left to one width.
+            wholes: [B] lists of ``(first, end)``: what can be read only as a whole, as the tokens of an image.
 
         Returns:
             Keys and values of the first C columns of the padded batch, or ``None`` where nothing can be kept.
@@ -40,6 +49,14 @@ class TurnCache:
         known = [_common(tokens, prompt[:-1]) for (_, _, tokens), prompt in zip(found, prompts, strict=True)]
         unread = max(len(prompt) - known for prompt, known in zip(prompts, known, strict=True))
         kept = [max(len(prompt) - unread, 0) for prompt in prompts]
+        while torn := [
+            len(prompt) - first
+            for prompt, length, spans in zip(prompts, kept, wholes or [()] * len(prompts), strict=True)
+            for first, end in spans
+            if first < length < end
+        ]:
+            unread = max(torn)
+            kept = [max(len(prompt) - unread, 0) for prompt in prompts]
         width = max(kept)
         if width == 0:
             return None
@@ -53,7 +70,7 @@ class TurnCache:
         return _mapped(cache, rearranged)
 
     def keep(
-        self, keys: Sequence[Hashable], prompts: Sequence[Sequence[int]], output: Tensor, cache: Cache | None
+        self, keys: Sequence[Hashable], prompts: Sequence[Sequence[Any]], output: Tensor, cache: Cache | None
     ) -> None:
         """Remember what was read.
 
@@ -69,11 +86,10 @@ class TurnCache:
         seen = cache.get_seq_length()  # the token drawn last was never read
         width = max(map(len, prompts))
         for index, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
-            padding = width - len(prompt)
-            self._rows[key] = (index, padding, output[index, padding:seen].tolist())
+            self._rows[key] = (index, width - len(prompt), [*prompt, *output[index, width:seen].tolist()])
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
     """Length of the common beginning."""
     shorter = min(len(a), len(b))
     if list(a[:shorter]) == list(b[:shorter]):
