@@ -11,6 +11,7 @@ from qsft.data import TrajectoryCollator
 from qsft.errors import ConfigError
 from qsft.models import SupportRule, compute_support, with_support
 from qsft.training import QSFTConfig, QSFTTrainer, SFTConfig, SFTTrainer
+from qsft.training.critic_config import ILQLConfig
 from qsft.training.trainer import JSONLinesLog, last_checkpoint
 from tests.models import tiny
 from tests.training import naive
@@ -113,6 +114,17 @@ def test_logged_numbers_equal_the_definitions(data, tmp_path):
         size += float(c.square().sum())
     assert line["target_distance"] == pytest.approx((moved / size) ** 0.5, rel=1e-3)
     assert line["tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_values_from_batches_of_one_length_are_warned_of(tmp_path, caplog, strategy):
+    with caplog.at_level("WARNING", logger="qsft"):
+        for kind in (SFTConfig, QSFTConfig, ILQLConfig):
+            caplog.clear()
+            kind(output_dir=str(tmp_path), use_cpu=True, train_sampling_strategy=strategy)
+            told = [record.getMessage() for record in caplog.records if record.name == "qsft"]
+            warned = strategy == "group_by_length" and kind is not SFTConfig
+            assert len(told) == warned and all("each batch holds one return" in text for text in told)
 
 
 @pytest.mark.parametrize(("low", "high", "warned"), [(-4.0, 4.0, False), (-0.2, 0.1, True)])

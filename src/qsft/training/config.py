@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +11,8 @@ from transformers import TrainingArguments
 from qsft.data.returns import ReturnRange
 from qsft.errors import ConfigError
 from qsft.models.support import SupportRule
+
+logger = logging.getLogger("qsft")
 
 
 @dataclass
@@ -105,6 +108,7 @@ class QSFTConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        warn_of_grouping(self)
         one_of("form", self.form, ("anchored", "dummy", "uniform"))
         one_of("backup", self.backup, ("soft", "max", "monte-carlo"))
         one_of("gamma_per", self.gamma_per, ("turn", "token"))
@@ -126,6 +130,19 @@ class QSFTConfig(SFTConfig):
 def reads_values(form: str, backup: str) -> bool:
     """Whether stage 2 reads the target network's values; if not, it is neither run nor needs a support table."""
     return backup != "monte-carlo" or form != "dummy"
+
+
+def warn_of_grouping(config: TrainingArguments) -> None:
+    """Logs a warning where a stage that learns values is to see episodes of one length together.
+
+    Lost episodes are often the long ones. Then batches are all won or all lost, and values that are pulled up and down by
+    turns come out wrong: half of the mean return at the first turn of ALFWorld, whose games end when they are won.
+    """
+    if config.train_sampling_strategy == "group_by_length":
+        logger.warning(
+            "train_sampling_strategy: group_by_length in a stage that learns values: where an episode's length tells its "
+            "return, each batch holds one return; leave it out unless lengths tell nothing."
+        )
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from qsft.data.returns import ReturnRange
 from qsft.errors import ConfigError
-from qsft.training.config import SFTConfig, one_of, within
+from qsft.training.config import SFTConfig, one_of, warn_of_grouping, within
 
 
 @dataclass
@@ -27,6 +27,7 @@ class CriticConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        warn_of_grouping(self)
         one_of("gamma_per", self.gamma_per, ("turn", "token"))
         within("gamma", self.gamma, 0.0, 1.0)
         if self.return_low is not None and self.return_high is not None:
