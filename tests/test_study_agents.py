@@ -136,6 +136,7 @@ def test_the_study_of_pictures(tmp_path):
         study,
         behaviour=study.behaviour | short,
         likelihood=study.likelihood | short,
+        pretrain=study.pretrain | short | {"texts": 6},
         env_options=study.env_options | {"max_steps": 3},
         collect={name: plan | {"episodes": 6} for name, plan in study.collect.items()},
         decoding=study.decoding | {"supervised": [{"temperature": 1}]},
@@ -148,6 +149,8 @@ def test_the_study_of_pictures(tmp_path):
     assert list(rows) == names
     seen, shown_grey, learnt_grey = (rows[f"SFT{end}"] for end in ("", ", shown grey pictures", ", from grey pictures"))
     assert shown_grey.folder == seen.folder != learnt_grey.folder
+    shown = {image.name for image in (tmp_path / "corpus-images").iterdir()}
+    assert len(shown) == 6 * (1 + 3), "tours, which the model is shown first"
     assert (shown_grey.row.extra["training_seconds"], shown_grey.row.extra["env_options"]) == (0.0, {"blank": True})
     pictures = {
         name: {image for game in finished.grid.trajectories for turn in game.turns for image in turn.images}

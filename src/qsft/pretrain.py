@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from qsft.data.files import load_trajectories, write_trajectories
+from qsft.data.images import picture_folder, save_pictures
 from qsft.envs import make
 from qsft.errors import ConfigError
 from qsft.models.scratch import bpe_tokenizer
@@ -22,7 +24,7 @@ def pretrain(
     model: str | dict[str, Any],
     work: Path,
     quiet: bool = False,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None,
 ) -> Path:
     """Train a model on the environment's texts, unless that is done.
 
@@ -33,7 +35,7 @@ def pretrain(
         model: as in :class:`qsft.training.RunSettings`.
         work: folder for the texts and the model.
         quiet: no progress bars.
-        tokenizer: of the model, in place of one made of the texts.
+        tokenizer: of the model, in place of one made of the texts; of a model that sees, its processor.
 
     Returns:
         Folder of the model, its tokenizer beside it.
@@ -57,7 +59,11 @@ def pretrain(
         return folder
     work.mkdir(parents=True, exist_ok=True)
     if not data.exists():
-        write_trajectories(data, make(env, **env_options).corpus(texts, seed))
+        corpus = make(env, **env_options).corpus(texts, seed)
+        numbered = (
+            dataclasses.replace(text, metadata={**text.metadata, "episode": i}) for i, text in enumerate(corpus)
+        )
+        write_trajectories(data, (save_pictures(text, picture_folder(data)) for text in numbered))
     if tokenizer is None:
         tokenizer = bpe_tokenizer((turn.text for text in load_trajectories(data) for turn in text.turns), vocabulary)
     plan = RunSettings("sft", str(data), model, format="text", behaviour=stage, seed=seed)

@@ -103,7 +103,7 @@ class Environment(gymnasium.Env):
         raise ConfigError(f"{self.name}: its texts have no closed set of symbols; use a tokenizer of words' parts")
 
     def corpus(self, texts: int, seed: int = 0) -> Iterator[Trajectory]:
-        """Texts in the language of the game but not of games, to pretrain a model on: all of it agent turns.
+        """Texts in the language of the game but not of games, to pretrain a model on: what is to be learnt are agent turns.
 
         Raises:
             ConfigError: the environment has none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -29,8 +30,20 @@ def test_a_model_of_whole_actions_can_say_them_and_no_task_is_told(wording: str)
             assert TASK not in line
 
 
-def test_the_environment_with_pictures_has_the_same() -> None:
-    assert list(make("alfworld-image").corpus(2)) == list(make("alfworld").corpus(2))
+def test_with_pictures_what_is_told_is_shown_first() -> None:
+    """The same tours; a picture stands before every text of the world, and before none of the commands and questions."""
+    for plain, shown in zip(
+        make("alfworld").corpus(20), make("alfworld-image", text="withheld", image_size=64).corpus(20), strict=True
+    ):
+        assert [turn for turn in shown.turns if turn.is_agent] == plain.turns
+        before = [turn for turn, after in itertools.pairwise(shown.turns) if not turn.is_agent and after.is_agent]
+        told = [after.text for turn, after in itertools.pairwise(shown.turns) if not turn.is_agent]
+        assert len(before) == sum(not turn.is_agent for turn in shown.turns)
+        assert all(turn.text == "" and len(turn.images) == 1 for turn in before)
+        others = {turn.text for turn in shown.turns if turn.is_agent} - set(told)
+        assert all(re.match("You |On the |The |Nothing |This |There", text) for text in told), told
+        assert not any(text.startswith(("You are", "You arrive", "Nothing happens")) for text in others)
+        assert len({turn.images for turn in before}) > len(before) / 3
 
 
 def test_the_first_do_not_depend_on_how_many() -> None:

@@ -7,7 +7,7 @@ is drawn at random, and what is asked are things that the texts have told.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -31,7 +31,9 @@ _LOOKING = ("look", "inventory", "examine")  # together as often as one of the o
 _UNSEEN = 0.25  # of the questions: a thing that was not seen so far
 
 
-def tours(environment: ALFWorld, count: int, seed: int = 0) -> Iterator[Trajectory]:
+def tours(
+    environment: ALFWorld, count: int, seed: int = 0, picture: Callable[[View], bytes] | None = None
+) -> Iterator[Trajectory]:
     """Six to sixteen commands at random with what is answered; in between ``"a statue"``, and where one was seen last.
 
     Half of the commands go somewhere; of the others the verb is drawn first, so that the rare ones come up as often. A
@@ -42,6 +44,7 @@ def tours(environment: ALFWorld, count: int, seed: int = 0) -> Iterator[Trajecto
         environment: whose games to walk through, with its split, tasks and wording; it is reset.
         count: how many.
         seed: the first n tours are the same however many are asked for.
+        picture: of what is told, as the content of a file; it stands before the text, in a turn of the environment.
     """
     rng = np.random.default_rng(seed)
     player = RandomPolicy(environment)
@@ -49,17 +52,26 @@ def tours(environment: ALFWorld, count: int, seed: int = 0) -> Iterator[Trajecto
         first, _ = environment.reset(seed=int(rng.integers(2**31)))
         view = View(first)
         _, room, _ = first.split("\n\n")
-        lines = [room]
+        turns = _told(room, view, picture)
         for _ in range(int(rng.integers(FEWEST, MOST + 1))):
             command = _any(player.possible(view), rng)
             answer, _, won, truncated, _ = environment.step(command)
             view.learn(command, answer)
-            lines += [command, answer]
+            turns += [_line(command), *_told(answer, view, picture)]
             if won or truncated:
                 break
             if view.inside and rng.random() < _ASKED:
-                lines += _question(view, rng)
-        yield Trajectory([Turn(AGENT_ROLE, _MARKS.sub(r"\1 \2", f"{line}\n"), 0.0) for line in lines], "terminated")
+                turns += map(_line, _question(view, rng))
+        yield Trajectory(turns, "terminated")
+
+
+def _line(text: str) -> Turn:
+    return Turn(AGENT_ROLE, _MARKS.sub(r"\1 \2", f"{text}\n"), 0.0)
+
+
+def _told(text: str, view: View, picture: Callable[[View], bytes] | None) -> list[Turn]:
+    shown = [] if picture is None else [Turn("user", "", images=(picture(view),))]
+    return [*shown, _line(text)]
 
 
 def _any(commands: list[str], rng: np.random.Generator) -> str:

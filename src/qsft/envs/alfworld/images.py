@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
@@ -58,7 +58,12 @@ class ALFWorldImage(ALFWorld):
         super().__init__(split, task_types, max_steps, wording)
         if text not in TEXTS:
             raise ConfigError(f"alfworld-image: text={text!r:.60}; use one of {', '.join(TEXTS)}")
-        self._game_options = {"split": split, "task_types": task_types, "max_steps": max_steps, "wording": wording}
+        self._game_options: dict[str, Any] = {
+            "split": split,
+            "task_types": task_types,
+            "max_steps": max_steps,
+            "wording": wording,
+        }
         self.text = text
         self._painter = Painter(image_size, labels)
         self._blank = np.full((image_size, image_size, 3), _GREY, np.uint8) if blank else None
@@ -97,6 +102,12 @@ class ALFWorldImage(ALFWorld):
             turns.append(turn)
         return Trajectory(turns, game.ended, dict(game.metadata))
 
+    def corpus(self, texts: int, seed: int = 0) -> Iterator[Trajectory]:
+        """Tours as those of ``alfworld``; before everything that is told stands its picture: a model learns to name it."""
+        from qsft.envs.alfworld.corpus import tours  # it needs the players, who need the class above
+
+        return tours(ALFWorld(**self._game_options), texts, seed, lambda view: png(self._picture(view)))
+
     def block_player(self, policy: Policy) -> BlockPlayer | None:
         """The scripted players read texts: they play ``alfworld``, and that is illustrated."""
         return _Illustrated(self, policy, self._game_options) if isinstance(policy, ALFWorldPolicy) else None
@@ -106,7 +117,10 @@ class ALFWorldImage(ALFWorld):
             text = task_sentence(first)
         else:
             text = told if told == first else reminded(told, first)
-        return {"text": text, "image": self._painter.pixels(view) if self._blank is None else self._blank.copy()}
+        return {"text": text, "image": self._picture(view)}
+
+    def _picture(self, view: View) -> np.ndarray:
+        return self._painter.pixels(view) if self._blank is None else self._blank.copy()
 
 
 class _Illustrated:
