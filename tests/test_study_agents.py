@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import runpy
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from qsft.envs import make, symbols
 from qsft.envs.rollout import derive_seed
 from qsft.evaluation import ResultsFile
 from qsft.evaluation.statistics import success_interval
+from qsft.policies import load_policy
 from qsft.study import run_study
 from qsft.study_file import Study, held_out, study_files
 from tests.fake_endpoint import reply, serve
@@ -129,6 +132,7 @@ def test_the_study_of_pictures(tmp_path):
     assert {run.name for run in study.runs if run.env_options.get("blank")} == {
         "SFT, shown grey pictures",
         "SFT, from grey pictures",
+        "filtered BC, shown grey pictures",
     }
     assert study.test["episodes"] >= 500
     short = {"max_steps": 2, "save_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 2}
@@ -161,3 +165,10 @@ def test_the_study_of_pictures(tmp_path):
     assert len(pictures["SFT"]) > 4
     grey = next(iter(pictures["SFT, shown grey pictures"]))
     assert all((image.read_bytes() == grey) for image in (tmp_path / "blank-0-images").iterdir())
+    table = runpy.run_path(str(ROOT / "experiments/agents/seeing.py"))["compare"](
+        load_policy(seen.folder), study.env, study.env_options, 3, 0
+    )
+    (with_pictures, grey_ones, difference) = (float(row.split("| ")[2].split()[0]) for row in table.splitlines()[2:])
+    assert difference == pytest.approx(grey_ones - with_pictures, abs=0.002)
+    vocabulary = len(symbols("alfworld-image", whole_actions=True))
+    assert abs(with_pictures - math.log(vocabulary)) < 3.0, "nats, after two steps of training"
