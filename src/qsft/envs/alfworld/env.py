@@ -69,6 +69,13 @@ class ALFWorld(Environment):
             raise ConfigError(f"alfworld: max_steps={max_steps!r:.60}; give a whole number of at least 1")
         if wording not in WORDINGS:
             raise ConfigError(f"alfworld: wording={wording!r:.60} is unknown; use one of {', '.join(WORDINGS)}")
+        #: options of the game of texts
+        self.game_options: dict[str, Any] = {
+            "split": split,
+            "task_types": task_types,
+            "max_steps": max_steps,
+            "wording": wording,
+        }
         self.split = split
         self.task_types = tuple(dict.fromkeys(types))
         self.max_turns = max_steps
@@ -136,5 +143,4 @@ class ALFWorld(Environment):
         """Tours of rooms of this split, see :func:`qsft.envs.alfworld.corpus.tours`."""
         from qsft.envs.alfworld.corpus import tours  # it needs the players, who need this class
 
-        wording = next(name for name, wording in WORDINGS.items() if wording == self.wording)
-        return tours(ALFWorld(self.split, self.task_types, wording=wording), texts, seed)
+        return tours(ALFWorld(**self.game_options), texts, seed)

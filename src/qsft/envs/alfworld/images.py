@@ -58,12 +58,6 @@ class ALFWorldImage(ALFWorld):
         super().__init__(split, task_types, max_steps, wording)
         if text not in TEXTS:
             raise ConfigError(f"alfworld-image: text={text!r:.60}; use one of {', '.join(TEXTS)}")
-        self._game_options: dict[str, Any] = {
-            "split": split,
-            "task_types": task_types,
-            "max_steps": max_steps,
-            "wording": wording,
-        }
         self.text = text
         self._painter = Painter(image_size, labels)
         self._blank = np.full((image_size, image_size, 3), _GREY, np.uint8) if blank else None
@@ -106,11 +100,11 @@ class ALFWorldImage(ALFWorld):
         """Tours as those of ``alfworld``; before everything that is told stands its picture: a model learns to name it."""
         from qsft.envs.alfworld.corpus import tours  # it needs the players, who need the class above
 
-        return tours(ALFWorld(**self._game_options), texts, seed, lambda view: png(self._picture(view)))
+        return tours(ALFWorld(**self.game_options), texts, seed, lambda view: png(self._picture(view)))
 
     def block_player(self, policy: Policy) -> BlockPlayer | None:
         """The scripted players read texts: they play ``alfworld``, and that is illustrated."""
-        return _Illustrated(self, policy, self._game_options) if isinstance(policy, ALFWorldPolicy) else None
+        return _Illustrated(self, policy, self.game_options) if isinstance(policy, ALFWorldPolicy) else None
 
     def _seen(self, view: View, told: str, first: str) -> dict[str, Any]:
         if self.text == "withheld":
