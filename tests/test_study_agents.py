@@ -133,6 +133,7 @@ def test_the_study_of_pictures(tmp_path):
         "SFT, shown grey pictures",
         "SFT, from grey pictures",
         "filtered BC, shown grey pictures",
+        "SFT, of the expert's games, shown grey pictures",
     }
     assert study.test["episodes"] >= 500
     short = {"max_steps": 2, "save_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 2}
@@ -166,7 +167,7 @@ def test_the_study_of_pictures(tmp_path):
     grey = next(iter(pictures["SFT, shown grey pictures"]))
     assert all((image.read_bytes() == grey) for image in (tmp_path / "blank-0-images").iterdir())
     table = runpy.run_path(str(ROOT / "experiments/agents/seeing.py"))["compare"](
-        load_policy(seen.folder), study.env, study.env_options, 3, 0
+        load_policy(seen.folder), study.env, study.env_options, "population", 3, 0
     )
     (with_pictures, grey_ones, difference) = (float(row.split("| ")[2].split()[0]) for row in table.splitlines()[2:])
     assert difference == pytest.approx(grey_ones - with_pictures, abs=0.002)

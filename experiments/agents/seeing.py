@@ -1,4 +1,4 @@
-"""Whether a policy looks: how likely it finds what the players of new games did, with their pictures and with grey ones.
+"""Whether a policy looks: how likely it finds what a player of new games did, with the pictures and with grey ones.
 
     python experiments/agents/seeing.py runs/alfworld-image/seed-0/SFT
 
@@ -42,13 +42,13 @@ def losses(policy: ModelPolicy, games: Path) -> Iterator[float]:
         yield -logps.mean().item()
 
 
-def compare(policy: ModelPolicy, env: str, options: dict[str, Any], games: int, seed: int) -> str:
+def compare(policy: ModelPolicy, env: str, options: dict[str, Any], player: str, games: int, seed: int) -> str:
     """A table: the loss with pictures, with grey ones, and the difference over the same games, with 95% intervals."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, blank in (("pictures", False), ("grey pictures", True)):
             file = Path(folder) / f"{blank}.jsonl"
-            collect_to_file(env, "population", games, file, seed, {**options, "blank": blank})
+            collect_to_file(env, player, games, file, seed, {**options, "blank": blank})
             found[name] = list(losses(policy, file))
     estimates = {name: mean_interval(values) for name, values in found.items()}
     estimates["difference"] = paired_difference(found["grey pictures"], found["pictures"])
@@ -59,12 +59,14 @@ def compare(policy: ModelPolicy, env: str, options: dict[str, Any], games: int, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of a run of alfworld-image.yaml")
+    parser.add_argument("--player", default="population", help="whose games; take the one the run has learnt from")
     parser.add_argument("--games", type=int, default=200)
     parser.add_argument("--seed", type=int, default=700_000)
     arguments = parser.parse_args()
     study = Study.load(STUDY)
     options = held_out(study, study.test)
-    print(compare(load_policy(arguments.run), study.env, options, arguments.games, arguments.seed))
+    policy = load_policy(arguments.run)
+    print(compare(policy, study.env, options, arguments.player, arguments.games, arguments.seed))
 
 
 if __name__ == "__main__":
