@@ -17,7 +17,7 @@ from qsft.evaluation import ResultsFile
 from qsft.evaluation.statistics import success_interval
 from qsft.policies import load_policy
 from qsft.study import run_study
-from qsft.study_file import Study, held_out, study_files
+from qsft.study_file import Study, episode_options, study_files
 from tests.fake_endpoint import reply, serve
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def test_rows_of_kinds_in_held_out_houses(study, monkeypatch):
     assert set(drawn) == {"seen", "unseen"}, "selection and test; training is collected elsewhere"
     rows = {row.config: row for row in ResultsFile(study.parent / "results.json").rows()}
     expected = Counter()
-    env = make("alfworld", **held_out(real, real.test))
+    env = make("alfworld", **episode_options(real, real.test))
     for episode in range(24):
         env.reset(seed=derive_seed(60, 2, episode))
         for _ in range(12):
@@ -112,8 +112,8 @@ def test_the_studies_in_experiments(name, quick):
     assert study.env == name
     small = {"products": 2000} if name == "webshop" else {}
     for part in (study.select, study.test):
-        make(name, **held_out(study, part), **small)
-    splits = {held_out(study, part)["split"] for part in (study.select, study.test)}
+        make(name, **episode_options(study, part), **small)
+    splits = {episode_options(study, part)["split"] for part in (study.select, study.test)}
     assert len(splits) == 2 and "train" not in splits
     assert study.test["episodes"] >= 500
     options = {key: value for key, value in study.tokenizer.items() if key != "environment"}

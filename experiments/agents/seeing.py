@@ -21,10 +21,9 @@ from qsft.data.batch import pad_token
 from qsft.data.images import with_paths
 from qsft.envs import collect_to_file
 from qsft.evaluation.statistics import mean_interval, paired_difference
-from qsft.models.states import has_action, output_head, state_hidden
-from qsft.objectives import linear_log_probabilities
 from qsft.policies import ModelPolicy
-from qsft.study_file import Study, held_out
+from qsft.study_file import Study, episode_options
+from qsft.training.losses import SupervisedLoss
 
 STUDY = Path(__file__).with_name("alfworld-image.yaml")
 
@@ -32,14 +31,11 @@ STUDY = Path(__file__).with_name("alfworld-image.yaml")
 @torch.no_grad()
 def losses(policy: ModelPolicy, games: Path) -> Iterator[float]:
     """Mean of -log p over the agent's tokens of each game, in nats."""
-    model = policy.model.inner
+    loss = SupervisedLoss(policy.model.inner)
     collator = TrajectoryCollator(pad_token(policy.tokenizer.tokenizer), images=policy.tokenizer.images)
     for game in load_trajectories(games):
         batch = collator([policy.tokenizer(with_paths(game, games.parent))])
-        spoken = has_action(batch)[batch["state_mask"]]
-        actions = batch["actions"][batch["state_mask"]][spoken]
-        logps = linear_log_probabilities(state_hidden(model, batch)[spoken], *output_head(model), actions[:, None])
-        yield -logps.mean().item()
+        yield loss(**batch)["loss"].item()
 
 
 def compare(policy: ModelPolicy, env: str, options: dict[str, Any], player: str, games: int, seed: int) -> str:
@@ -64,7 +60,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=700_000)
     arguments = parser.parse_args()
     study = Study.load(STUDY)
-    options = held_out(study, study.test)
+    options = episode_options(study, study.test)
     policy = load_policy(arguments.run)
     print(compare(policy, study.env, options, arguments.player, arguments.games, arguments.seed))
 

@@ -38,7 +38,7 @@ from qsft.policies.decoding import with_setting
 from qsft.policies.load import load_policy
 from qsft.policies.model import ModelPolicy, TokenValue
 from qsft.study import collect_data, run_study
-from qsft.study_file import Study, held_out, slug
+from qsft.study_file import Study, episode_options, slug
 from qsft.training.disk import write_json
 
 SHOWN_GAMES = 6
@@ -141,7 +141,7 @@ def play_test_games(study: Study, policy: ModelPolicy, seed: int) -> list[Trajec
     """Some of the test games again, with the decoding that was chosen."""
     games = rollout(
         policy,
-        lambda: make(study.env, **held_out(study, study.test)),
+        lambda: make(study.env, **episode_options(study, study.test)),
         CALIBRATION_EPISODES,
         study.test["seed"] + seed,
         progress=False,

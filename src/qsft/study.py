@@ -46,7 +46,7 @@ from qsft.policies.model import ModelPolicy
 from qsft.policies.prompting import KINDS as PROMPTED
 from qsft.policies.prompting import PromptingPolicy, best_examples
 from qsft.pretrain import pretrain
-from qsft.study_file import UNTRAINED, Study, StudyRun, held_out, row_method, slug
+from qsft.study_file import UNTRAINED, Study, StudyRun, episode_options, row_method, slug
 from qsft.training import RunSettings, train
 from qsft.training.runs import RUN_FILE, STAGES_OF
 
@@ -113,7 +113,7 @@ def run_study(
 
 
 def _untrained_policy(study: Study, run: StudyRun, work: Path, seed: int, chat: Chat | None) -> Policy:
-    options = held_out(study, study.test, run)
+    options = episode_options(study, study.test, run)
     if run.method == "scripted":
         return make_policy(study.env, run.name, env_options=options, seed=seed)
     assert chat is not None
@@ -131,7 +131,7 @@ def _untrained(
     study: Study, run: StudyRun, work: Path, seed: int, command: str, progress: bool, chat: Chat | None
 ) -> Finished:
     started = time.perf_counter()
-    options = held_out(study, study.test, run)
+    options = episode_options(study, study.test, run)
     policy = _untrained_policy(study, run, work, seed, chat)
     played = list(rollout(policy, lambda: make(study.env, **options), **_test(study, seed), progress=progress))
     seconds = time.perf_counter() - started
@@ -184,16 +184,13 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
     Of a run that plays another's policy it is that one's folder, and no seconds.
     """
     if run.policy_of is not None:
-        origin = study.run_named(run.policy_of)
-        assert origin is not None  # checked when the study was read
+        origin = study.run_named(run.policy_of, f"run {run.name!r}: policy_of")
         return train_run(study, origin, work, seed, quiet)[0], 0.0
     folder = work / f"seed-{seed}" / slug(run.name)
     settings = copy.deepcopy(run.settings)
     behaviour_model = None
     if run.behaviour_of is not None:
-        origin = study.run_named(run.behaviour_of)
-        if origin is None:
-            raise ConfigError(f"run {run.name!r}: behaviour_of {run.behaviour_of!r} is not a run of the study.")
+        origin = study.run_named(run.behaviour_of, f"run {run.name!r}: behaviour_of")
         behaviour_model = str(train_run(study, origin, work, seed, quiet)[0])
     model = settings.pop("model", study.model)
     symbol_source = settings.pop("tokenizer", study.tokenizer)
@@ -280,7 +277,7 @@ def collect_data(study: Study, name: str, work: Path, seed: int) -> Path:
         turns = plan.get("window")
         played = path if turns is None else work / f"{name}-{seed}-whole.jsonl"
         if not played.exists():
-            options = {**study.env_options, **plan.get("env_options", {})}
+            options = episode_options(study, plan)
             collect_to_file(study.env, plan["policy"], int(plan["episodes"]), played, first, options)
         if turns is not None:
             games = load_trajectories(played)
@@ -302,10 +299,10 @@ def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress:
     return select_and_evaluate(
         decoded,
         settings,
-        lambda: make(study.env, **held_out(study, study.select, run)),
+        lambda: make(study.env, **episode_options(study, study.select, run)),
         select_episodes=study.select["episodes"],
         select_seed=study.select["seed"] + seed,
-        test_env_factory=lambda: make(study.env, **held_out(study, study.test, run)),
+        test_env_factory=lambda: make(study.env, **episode_options(study, study.test, run)),
         **_test(study, seed),
         progress=progress,
     )

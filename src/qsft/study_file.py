@@ -129,13 +129,19 @@ class Study:
         for run in self.runs:
             self._check_run(run, f"{where}: run {run.name!r}")
 
-    def run_named(self, name: str) -> StudyRun | None:
-        """The run of that name; ``None`` if there is none."""
-        return next((run for run in self.runs if run.name == name), None)
+    def run_named(self, name: str, where: str) -> StudyRun:
+        """The run of that name.
+
+        Raises:
+            ConfigError: there is none; the message begins with ``where``.
+        """
+        for run in self.runs:
+            if run.name == name:
+                return run
+        raise ConfigError(f"{where} {name!r} is not a run of the study.")
 
     def _check_run(self, run: StudyRun, where: str) -> None:
-        names = [other.name for other in self.runs]
-        if names.count(run.name) > 1:
+        if sum(other.name == run.name for other in self.runs) > 1:
             raise ConfigError(f"{where}: there are two of this name; rows are told apart by it.")
         if run.method not in (*UNTRAINED, *METHODS):
             raise ConfigError(
@@ -146,16 +152,16 @@ class Study:
         if run.decoding not in self.decoding:
             raise ConfigError(f"{where}: decoding grid {run.decoding!r} is not in the study.")
         if run.policy_of is not None:
-            origin = self.run_named(run.policy_of)
-            if origin is None or origin.method != run.method or origin.policy_of is not None:
+            origin = self.run_named(run.policy_of, f"{where}: policy_of")
+            if origin.method != run.method or origin.policy_of is not None:
                 raise ConfigError(f"{where}: policy_of {run.policy_of!r} is no run that trains {run.method}.")
             if run.settings or run.behaviour_of:
                 raise ConfigError(f"{where}: settings and behaviour_of would not be used, as policy_of trains nothing.")
             return
         if run.data not in self.collect:
             raise ConfigError(f"{where}: data {run.data!r} is not collected; there are {', '.join(self.collect)}.")
-        if run.behaviour_of is not None and run.behaviour_of not in names:
-            raise ConfigError(f"{where}: behaviour_of {run.behaviour_of!r} is not a run of the study.")
+        if run.behaviour_of is not None:
+            self.run_named(run.behaviour_of, f"{where}: behaviour_of")
         if self.pretrain is not None and (own := {"model", "tokenizer"} & set(run.settings)):
             raise ConfigError(
                 f"{where}: settings: {min(own)} would not be used, as all runs start from the model that pretrain makes; "
@@ -183,8 +189,8 @@ def row_method(run: StudyRun) -> str:
     return run.name if run.method == "scripted" else run.method
 
 
-def held_out(study: Study, episodes: Mapping[str, Any], run: StudyRun | None = None) -> dict[str, Any]:
-    """Options of the environment on the study's ``select`` or ``test`` episodes, as a run plays them."""
+def episode_options(study: Study, episodes: Mapping[str, Any], run: StudyRun | None = None) -> dict[str, Any]:
+    """Options of the environment in a collection of the study, or in ``select`` or ``test`` as a run plays them."""
     return {**study.env_options, **episodes.get("env_options", {}), **(run.env_options if run else {})}
 
 

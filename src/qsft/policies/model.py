@@ -167,9 +167,13 @@ class ModelPolicy:
         seen = self.tokenizer.images
         keeps = self.beams == 1 and (seen is None or seen.only_tokens)
         episodes = [id(history) for history in histories]
-        places = [seen.places(prompt.input_ids, prompt.images) if seen and keeps else [] for prompt in prompts]
-        tokens = [_with_images(prompt, spans) for prompt, spans in zip(prompts, places, strict=True)]
-        read = self._turn_cache.continued(episodes, tokens, places) if keeps else None
+        places: list[list[tuple[int, int]]] = [[] for _ in prompts]
+        tokens, read = [prompt.input_ids for prompt in prompts], None
+        if keeps:
+            if seen:
+                places = [seen.places(prompt.input_ids, prompt.images) for prompt in prompts]
+                tokens = [_with_images(prompt, spans) for prompt, spans in zip(prompts, places, strict=True)]
+            read = self._turn_cache.continued(episodes, tokens, places)
         inputs = self._left_padded(prompts, places, 0 if read is None else read.get_seq_length())
         sampling: dict[str, Any] = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         search: dict[str, Any] = {"do_sample": False, "num_beams": self.beams}
@@ -316,7 +320,7 @@ class ModelPolicy:
 def _with_images(prompt: Prompt, places: Sequence[tuple[int, int]]) -> list[Any]:
     """The prompt's ids with each image in the place of its tokens, which are the same for all images."""
     tokens: list[Any] = list(prompt.input_ids)
-    for image, (first, end) in zip(prompt.images, places, strict=bool(places)):
+    for image, (first, end) in zip(prompt.images, places, strict=True):
         tokens[first:end] = [image] * (end - first)
     return tokens
 

@@ -30,7 +30,7 @@ class TurnCache:
         self,
         keys: Sequence[Hashable],
         prompts: Sequence[Sequence[Any]],
-        wholes: Sequence[Sequence[tuple[int, int]]] | None = None,
+        wholes: Sequence[Sequence[tuple[int, int]]],
     ) -> Cache | None:
         """The cache that ``generate`` goes on from.
 
@@ -48,15 +48,14 @@ class TurnCache:
         found = [self._rows.get(key, (0, 0, [])) for key in keys]
         known = [_common(tokens, prompt[:-1]) for (_, _, tokens), prompt in zip(found, prompts, strict=True)]
         unread = max(len(prompt) - known for prompt, known in zip(prompts, known, strict=True))
-        kept = [max(len(prompt) - unread, 0) for prompt in prompts]
         while torn := [
             len(prompt) - first
-            for prompt, length, spans in zip(prompts, kept, wholes or [()] * len(prompts), strict=True)
+            for prompt, spans in zip(prompts, wholes, strict=True)
             for first, end in spans
-            if first < length < end
+            if first < len(prompt) - unread < end
         ]:
             unread = max(torn)
-            kept = [max(len(prompt) - unread, 0) for prompt in prompts]
+        kept = [max(len(prompt) - unread, 0) for prompt in prompts]
         width = max(kept)
         if width == 0:
             return None

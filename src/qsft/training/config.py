@@ -136,7 +136,7 @@ def warn_of_grouping(config: TrainingArguments) -> None:
     """Logs a warning where a stage that learns values is to see episodes of one length together.
 
     Lost episodes are often the long ones. Then batches are all won or all lost, and values that are pulled up and down by
-    turns come out wrong: half of the mean return at the first turn of ALFWorld, whose games end when they are won.
+    turns come out wrong: a third of the mean return at the first turn of ALFWorld, whose games end when they are won.
     """
     if config.train_sampling_strategy == "group_by_length":
         logger.warning(
