@@ -16,10 +16,10 @@ from rich.console import Console
 
 import qsft.envs
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
-from qsft.envs import Environment, EpisodeError, make
+from qsft.envs import Environment, EpisodeError, make, make_policy
 from qsft.envs.chess import illegal_moves
 from qsft.envs.chess.engine import ENVIRONMENT_VARIABLE
-from qsft.envs.chess.texts import action_text, observation_text, parse_observation
+from qsft.envs.chess.texts import action_text, last_position, observation_text, parse_observation
 from qsft.envs.rollout import rollout
 from qsft.errors import ConfigError, DataError
 
@@ -348,6 +348,9 @@ def test_symbols_spell_every_text() -> None:
     known = qsft.envs.symbols("chess")
     assert known == qsft.envs.symbols("endgames")
     assert len(known) == len(set(known)) == 38
+    pieces = qsft.envs.symbols("chess", observation="pieces")
+    assert pieces[:38] == known
+    assert len(set(pieces)) == 38 + 12 * 64
     texts = [observation_text("rnbqkpRNBQKP w KQkq e3 1234567890"), action_text("O-O-O"), action_text("exd8=Q+")]
     env = make("chess", opponent="random")
     texts.append(env.reset(seed=3)[0])
@@ -359,6 +362,44 @@ def test_symbols_spell_every_text() -> None:
         texts += [action, env.step(action)[0]]
     for text in texts:
         assert set(text.replace("\n", " \n").split(" ")) - {""} <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("fen", "text"),
+    [
+        ("8/8/2Q5/8/8/6k1/4K3/8 w - - 10 6", "Ke2 Qc6 kg3   w   -   -   1 0   6"),
+        ("8/8/8/R7/8/6k1/4K3/R7 w - - 0 1", "Ke2 Ra1 Ra5 kg3   w   -   -   0   1"),
+        ("4k3/8/8/3pP3/8/8/8/4K2R w K d6 0 30", "Ke1 Rh1 Pe5 ke8 pd5   w   K   d 6   0   3 0"),
+    ],
+)
+def test_positions_as_lists_of_pieces(fen: str, text: str) -> None:
+    assert observation_text(fen, "pieces") == text
+    assert parse_observation(text) == fen
+    env = make("chess", observation="pieces", opponent="random")
+    assert env.reset(options={"fen": fen})[0] == text
+    assert set(text.split()) <= set(env.symbols())
+
+
+def test_the_same_game_whatever_tells_the_position() -> None:
+    options = [{"observation": form, "opponent": "random", "max_moves": 20} for form in ("fen", "pieces")]
+    envs = [make("endgames", **option) for option in options]
+    first, second = (rollout([env], make_policy("endgames", "random", seed=1), [3])[0] for env in envs)
+    assert [turn.text for turn in first.turns if turn.is_agent] == [turn.text for turn in second.turns if turn.is_agent]
+    assert [parse_observation(turn.text) for turn in first.turns[::2]] == [
+        parse_observation(turn.text) for turn in second.turns[::2]
+    ]
+    assert first.metadata == second.metadata
+
+
+@pytest.mark.parametrize("text", ["Ke2 kz9   w   -   -   0   1", "Xe2 kg3   w   -   -   0   1", "hello"])
+def test_what_is_no_list_of_pieces(text: str) -> None:
+    with pytest.raises(DataError, match="cannot read the position"):
+        last_position(Trajectory([Turn("user", text)]))
+
+
+def test_an_unknown_form_of_observation() -> None:
+    with pytest.raises(ConfigError, match="observation='board' is unknown; use one of fen, pieces"):
+        make("endgames", observation="board")
 
 
 def test_counting_illegal_moves() -> None:

@@ -24,7 +24,7 @@ class Endgames(Chess):
     Args:
         positions: ``"training"``: any legal position but the 645 that are held out, the four setups alike.
             ``"held-out"``: one of those 645, to evaluate with.
-        opponent, elo, move_seconds, max_moves, engine, engine_timeout: as for :class:`Chess`.
+        opponent, elo, move_seconds, max_moves, engine, engine_timeout, observation: as for :class:`Chess`.
     """
 
     name: ClassVar[str] = "endgames"
@@ -45,10 +45,11 @@ class Endgames(Chess):
         max_moves: int = 400,
         engine: str | None = None,
         engine_timeout: float = 30.0,
+        observation: str = "fen",
     ) -> None:
         if positions not in POSITIONS:
             raise ConfigError(f"endgames: positions={positions!r} is unknown; use one of {', '.join(POSITIONS)}")
-        super().__init__(opponent, elo, move_seconds, max_moves, engine, engine_timeout)
+        super().__init__(opponent, elo, move_seconds, max_moves, engine, engine_timeout, observation)
         self.positions = positions
 
     def _first_position(self) -> str:

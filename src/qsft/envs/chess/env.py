@@ -11,7 +11,7 @@ import gymnasium
 from qsft.envs.base import BlockPlayer, Environment, EpisodeError
 from qsft.envs.chess.engine import EngineSettings
 from qsft.envs.chess.opponents import make_opponent
-from qsft.envs.chess.texts import action_text, observation_text, parse_action, symbols
+from qsft.envs.chess.texts import OBSERVATIONS, action_text, observation_text, parse_action, symbols
 from qsft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Chess(Environment):
         max_moves: agent turns that do not end the game.
         engine: path of Stockfish; ``None``: ``$QSFT_STOCKFISH``, else ``stockfish`` on the PATH, else Debian's.
         engine_timeout: seconds after which an engine that does not answer is given up.
+        observation: ``"fen"``, the original's; ``"pieces"``: in place of the FEN's board a list of pieces, ``"Ke2 Qc6
+            kg3"``, which small models read more easily.
 
     Raises:
         ConfigError: a value that is not allowed. A missing engine is an error of ``reset``, where it is needed first.
@@ -77,12 +79,18 @@ class Chess(Environment):
         max_moves: int = 400,
         engine: str | None = None,
         engine_timeout: float = 30.0,
+        observation: str = "fen",
     ) -> None:
+        if observation not in OBSERVATIONS:
+            raise ConfigError(
+                f"{self.name}: observation={observation!r} is unknown; use one of {', '.join(OBSERVATIONS)}"
+            )
         if isinstance(max_moves, bool) or not isinstance(max_moves, int) or max_moves < 1:
             raise ConfigError(f"{self.name}: max_moves={max_moves!r} is not an integer of at least 1")
         self.engine_settings = EngineSettings(engine, engine_timeout)
         self._opponent_options = (opponent, elo, move_seconds, self.engine_settings)
         self._opponent = make_opponent(*self._opponent_options)
+        self.observation = observation
         self.max_moves = max_moves
         self.max_turns = max_moves + 1
         # All turns illegal; or all but the last, which lets White be mated.
@@ -164,14 +172,14 @@ class Chess(Environment):
         return self._board
 
     def symbols(self, whole_actions: bool = False) -> list[str]:
-        """A newline and the characters of FEN and SAN; blanks only separate them.
+        """A newline, the characters of FEN and SAN, and what the observations hold besides; blanks only separate them.
 
         Raises:
             ConfigError: ``whole_actions``: moves have too many spellings to be a symbol each.
         """
         if whole_actions:
             raise ConfigError(f"{self.name}: moves have thousands of spellings; spell them (leave whole_actions out)")
-        return symbols()
+        return symbols(self.observation)
 
     def typed_action(self, text: str) -> str:
         return action_text(parse_action(text))
@@ -191,7 +199,7 @@ class Chess(Environment):
         return chess.STARTING_FEN
 
     def _observation(self) -> str:
-        return observation_text(self._board.fen())
+        return observation_text(self._board.fen(), self.observation)
 
     def _push(self, action: str) -> bool:
         """Plays White's move if it is one."""

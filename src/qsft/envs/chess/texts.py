@@ -1,4 +1,4 @@
-"""The texts of the game: positions as FEN and moves as SAN, each with a blank between all its characters."""
+"""The texts of the game: positions as FEN or as a list of pieces, moves as SAN, blanks between the characters."""
 
 from __future__ import annotations
 
@@ -12,20 +12,45 @@ if TYPE_CHECKING:
     from qsft.data.trajectory import Trajectory
 
 _PIECES = "PNBRQKpnbrqk"
+_ORDER = "KQRBNPkqrbnp"
 _FILES = "abcdefgh"
 _DIGITS = "0123456789"
 #: Field separators of a FEN ("/" and "-"), the side to move, castling "O-O", captures, promotion, check and mate.
 _SIGNS = "/-wOx=+#"
 
 
-def observation_text(fen: str) -> str:
-    """``"8/8/... w - - 0 1" -> "8 / 8 / ...   w   -   -   0   1"``, without a newline; a blank becomes three."""
-    return " ".join(fen)
+#: How an observation tells where the pieces are.
+OBSERVATIONS = ("fen", "pieces")
+
+
+def observation_text(fen: str, observation: str = "fen") -> str:
+    """A position without a newline: a blank between all characters, so that a blank of the FEN becomes three.
+
+    ``"8/8/... w - - 0 1" -> "8 / 8 / ...   w   -   -   0   1"``; with ``observation="pieces"`` the pieces and their
+    squares stand first instead, White's before Black's, kings first: ``"Ke2 Qc6 kg3   w   -   -   0   1"``.
+    """
+    if observation == "fen":
+        return " ".join(fen)
+    placement, rest = fen.split(" ", 1)
+    pieces = chess.BaseBoard(placement).piece_map()
+    order = sorted(pieces, key=lambda square: (_ORDER.index(pieces[square].symbol()), chess.square_name(square)))
+    words = [pieces[square].symbol() + chess.square_name(square) for square in order]
+    return "   ".join([" ".join(words), " ".join(rest)])
 
 
 def parse_observation(text: str) -> str:
-    """The FEN that an observation spells: inverse of :func:`observation_text` (nothing is checked)."""
-    return text[::2]
+    """The FEN that an observation spells, in either form: inverse of :func:`observation_text`.
+
+    Raises:
+        ValueError: the words of a list of pieces are no pieces on squares. (Of a FEN nothing is checked.)
+    """
+    words, _, rest = text.partition("   ")
+    if not words or "/" in words:
+        return text[::2]
+    board = chess.BaseBoard(None)
+    for word in words.split(" "):
+        board.set_piece_at(chess.parse_square(word[1:]), chess.Piece.from_symbol(word[:1]))
+    return f"{board.board_fen()} {rest[::2]}"
 
 
 def action_text(move: str) -> str:
@@ -38,9 +63,13 @@ def parse_action(text: str) -> str:
     return text.replace(" ", "").strip()
 
 
-def symbols() -> list[str]:
-    """All symbols of the texts (blanks only separate them), for a word-level tokenizer: newline and 37 characters."""
-    return ["\n", *dict.fromkeys(_PIECES + _FILES + _DIGITS + _SIGNS)]
+def symbols(observation: str = "fen") -> list[str]:
+    """All symbols of the texts (blanks only separate them), for a word-level tokenizer.
+
+    A newline and 37 characters; where positions are lists of pieces, also each piece on each square.
+    """
+    pieces = [f"{piece}{square}" for piece in _ORDER for square in chess.SQUARE_NAMES]
+    return ["\n", *dict.fromkeys(_PIECES + _FILES + _DIGITS + _SIGNS), *(pieces if observation == "pieces" else ())]
 
 
 def last_position(history: Trajectory) -> chess.Board:
