@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from qsft.data.trajectory import Trajectory
 
 _PIECES = "PNBRQKpnbrqk"
+# In which a list of pieces names them. Symbols keep the order above: it numbers the tokens of tokenizers made here.
 _ORDER = "KQRBNPkqrbnp"
 _FILES = "abcdefgh"
 _DIGITS = "0123456789"
 #: Field separators of a FEN ("/" and "-"), the side to move, castling "O-O", captures, promotion, check and mate.
 _SIGNS = "/-wOx=+#"
-
 
 #: How an observation tells where the pieces are.
 OBSERVATIONS = ("fen", "pieces")
@@ -68,8 +68,10 @@ def symbols(observation: str = "fen") -> list[str]:
 
     A newline and 37 characters; where positions are lists of pieces, also each piece on each square.
     """
-    pieces = [f"{piece}{square}" for piece in _ORDER for square in chess.SQUARE_NAMES]
-    return ["\n", *dict.fromkeys(_PIECES + _FILES + _DIGITS + _SIGNS), *(pieces if observation == "pieces" else ())]
+    characters = ["\n", *dict.fromkeys(_PIECES + _FILES + _DIGITS + _SIGNS)]
+    if observation == "fen":
+        return characters
+    return characters + [piece + square for piece in _ORDER for square in chess.SQUARE_NAMES]
 
 
 def last_position(history: Trajectory) -> chess.Board:
