@@ -1,4 +1,4 @@
-"""Memory of making, cutting, tokenising and training on N, 4 N and 16 N games of chess: it does not grow with them.
+"""Memory of making, tokenising and training on N, 4 N and 16 N games of chess: it does not grow with them.
 
     python benchmarks/chess_scale.py [--games 100] [--policy random] [--json FILE]
     python benchmarks/chess_scale.py --games 6250      # up to 100,000 games
@@ -24,36 +24,31 @@ from pathlib import Path
 import psutil
 
 from qsft.data.dataset import tokenize_file
-from qsft.data.files import load_trajectories, write_trajectories
 from qsft.data.tokenize import TrajectoryTokenizer
-from qsft.data.windows import settled_windows
 from qsft.envs import collect_to_file, symbols
 from qsft.models.scratch import word_level_tokenizer
 from qsft.training import RunSettings, train
 
-STAGES = ("generate", "cut", "tokenise", "train")
+STAGES = ("generate", "tokenise", "train")
 FACTORS = (1, 4, 16)
-WINDOW, STEPS, BATCH = 4, 10, 8
-SIZES = {"n_layer": 2, "n_embd": 128, "n_head": 4, "n_positions": 352}
+STEPS, BATCH = 10, 2
+SIZES = {"n_layer": 2, "n_embd": 128, "n_head": 4, "n_positions": 96}
 RANDOM = {"opponent": "random", "max_moves": 40}
 
 
 def work(stage: str, games: int, policy: str, folder: Path) -> None:
     """One stage on ``games`` games; it reads what the stage before it left in the folder."""
-    whole, pieces = folder / "games.jsonl", folder / "pieces.jsonl"
+    played = folder / "games.jsonl"
     if stage == "generate":
-        collect_to_file("chess", policy, games, whole, seed=0, env_options=RANDOM if policy == "random" else {})
-    elif stage == "cut":
-        cut = (piece for game in load_trajectories(whole) for piece in settled_windows(game, WINDOW))
-        write_trajectories(pieces, cut)
+        collect_to_file("chess", policy, games, played, seed=0, env_options=RANDOM if policy == "random" else {})
     else:
         tokenizer = word_level_tokenizer(symbols("chess"))
         if stage == "tokenise":
-            tokenize_file(pieces, TrajectoryTokenizer(tokenizer, "text"), folder / "cache")
+            tokenize_file(played, TrajectoryTokenizer(tokenizer, "text", max_exchanges=1), folder / "cache")
         else:
             steps = {"max_steps": STEPS, "logging_steps": STEPS, "save_steps": STEPS, "use_cpu": True}
-            steps["per_device_train_batch_size"] = BATCH
-            plan = RunSettings("sft", str(pieces), {"model_type": "gpt2", **SIZES}, format="text", behaviour=steps)
+            steps |= {"per_device_train_batch_size": BATCH, "max_exchanges": 1}
+            plan = RunSettings("sft", str(played), {"model_type": "gpt2", **SIZES}, format="text", behaviour=steps)
             train(plan, folder / "run", tokenizer=tokenizer, cache_dir=folder / "cache", quiet=True)
 
 

@@ -1,4 +1,4 @@
-"""Studies: data cut into pieces, and a pretrained model that all runs start from."""
+"""Studies: a pretrained model that all runs start from."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from qsft.data.files import load_trajectories
 from qsft.errors import ConfigError
 from qsft.models.scratch import bpe_tokenizer
 from qsft.pretrain import pretrain
-from qsft.study import collect_data, symbol_tokenizer, train_run
+from qsft.study import symbol_tokenizer, train_run
 from qsft.study_file import Study
 from qsft.training import RunSettings
 
@@ -26,7 +25,7 @@ STUDY = f"""
 env: twenty-questions
 collect:
   all: {{policy: population, episodes: 12, seed: 5}}
-  pieces: {{policy: population, episodes: 12, seed: 5, window: 3}}
+  others: {{policy: population, episodes: 12, seed: 5}}
 model: {{model_type: gpt2, n_layer: 1, n_embd: 16, n_head: 2, n_positions: 512}}
 pretrain: {{texts: 40, vocabulary: 400, {STAGE[1:]}
 behaviour: {STAGE}
@@ -35,7 +34,7 @@ test: {{episodes: 2, seed: 2}}
 decoding: {{supervised: [{{temperature: 0}}]}}
 runs:
   - {{name: SFT, method: sft, data: all, decoding: supervised}}
-  - {{name: other, method: sft, data: pieces, decoding: supervised}}
+  - {{name: other, method: sft, data: others, decoding: supervised}}
 """
 
 
@@ -44,17 +43,6 @@ def study(tmp_path: Path) -> Study:
     path = tmp_path / "study.yaml"
     path.write_text(STUDY)
     return Study.load(path)
-
-
-def test_collections_in_pieces(study: Study, tmp_path: Path) -> None:
-    games = list(load_trajectories(collect_data(study, "all", tmp_path, 1)))
-    pieces = list(load_trajectories(collect_data(study, "pieces", tmp_path, 1)))
-    assert len(pieces) == sum(-(-len(game.rewards) // 3) for game in games)
-    first = [piece for piece in pieces if piece.metadata["window"] == 0]
-    assert [piece.total_return for piece in first] == [game.total_return for game in games]
-    before = (tmp_path / "pieces-1.jsonl").read_bytes()
-    (tmp_path / "pieces-1.jsonl").unlink()
-    assert collect_data(study, "pieces", tmp_path, 1).read_bytes() == before
 
 
 def test_runs_start_from_one_pretrained_model(study: Study, tmp_path: Path) -> None:
@@ -153,10 +141,10 @@ NASTY = {
     "no seed": ("select: {episodes: 2, seed: 1}", "select: {episodes: 2}", "select: seed is missing"),
     "one seed for both": ("test: {episodes: 2, seed: 2}", "test: {episodes: 2, seed: 1}", "select and test have the same"),
     "an unknown method": ("method: sft, data: all", "method: stf, data: all", "run 'SFT': method 'stf' is unknown"),
-    "unknown data": ("data: pieces", "data: piece", "run 'other': data 'piece' is not collected"),
-    "an unknown start": ("data: pieces,", "data: pieces, behaviour_of: STF,", "behaviour_of 'STF' is not a run"),
-    "another's policy": ("method: sft, data: pieces", "method: awr, policy_of: SFT", "no run that trains awr"),
-    "training for nothing": ("data: pieces,", "policy_of: SFT, settings: {seed: 5},", "settings .* would not be used"),
+    "unknown data": ("data: others", "data: piece", "run 'other': data 'piece' is not collected"),
+    "an unknown start": ("data: others,", "data: others, behaviour_of: STF,", "behaviour_of 'STF' is not a run"),
+    "another's policy": ("method: sft, data: others", "method: awr, policy_of: SFT", "no run that trains awr"),
+    "training for nothing": ("data: others,", "policy_of: SFT, settings: {seed: 5},", "settings .* would not be used"),
     "two of a name": ("name: other", "name: SFT", "run 'SFT': there are two of this name"),
     "a grid that is none": ("decoding: {supervised: [{temperature: 0}]}", "decoding: null", "decoding: must hold"),
     "no YAML": ("env: twenty-questions", "env: [", "cannot be read as YAML"),

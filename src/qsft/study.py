@@ -18,10 +18,8 @@ from typing import Any
 
 import torch
 
-from qsft.data.files import load_trajectories, write_trajectories
 from qsft.data.text_files import write_text
 from qsft.data.trajectory import Trajectory
-from qsft.data.windows import settled_windows
 from qsft.envs import make, make_policy, symbols
 from qsft.envs.collect import collect_to_file
 from qsft.errors import CheckpointError, ConfigError
@@ -274,14 +272,8 @@ def collect_data(study: Study, name: str, work: Path, seed: int) -> Path:
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
         first = int(plan.get("seed", 0)) + seed
-        turns = plan.get("window")
-        played = path if turns is None else work / f"{name}-{seed}-whole.jsonl"
-        if not played.exists():
-            options = episode_options(study, plan)
-            collect_to_file(study.env, plan["policy"], int(plan["episodes"]), played, first, options)
-        if turns is not None:
-            games = load_trajectories(played)
-            write_trajectories(path, (piece for game in games for piece in settled_windows(game, int(turns))))
+        options = episode_options(study, plan)
+        collect_to_file(study.env, plan["policy"], int(plan["episodes"]), path, first, options)
     return path
 
 

@@ -144,6 +144,7 @@ def test_memory_stays_flat(tmp_path, tokenized, monkeypatch):
     monkeypatch.setattr(segment_ids, "_CACHE_SIZE", 50_000)
     monkeypatch.setattr(dataset_module, "_ROWS_A_BATCH", 100)
     monkeypatch.setattr(summary_module, "_ROWS_A_BATCH", 100)
+    monkeypatch.setattr("qsft.data.progress.PATIENCE", float("inf"))  # a bar loads modules of several megabytes
     small, large = tmp_path / "small.jsonl", tmp_path / "large.jsonl"
     write_trajectories(small, games(700))
     tokenize_file(small, tokenized, tmp_path / "warm")

@@ -26,6 +26,9 @@ class TokenBatch(dict[str, torch.Tensor]):
     Keys and shapes:
         input_ids, attention_mask: ``[B, T]`` int64.
         state_positions: ``[B, S]`` int64, index into T of the hidden state that predicts the action (0 where padded).
+        state_rows: ``[B, S]`` int64, only where each turn of the agent has a context of its own
+            (:class:`~qsft.data.tokenize.TrajectoryTokenizer`'s ``max_exchanges``): which of the contexts the state is
+            in. ``input_ids`` and ``attention_mask`` are ``[contexts, T]`` then.
         actions: ``[B, S]`` int64, the logged token; ``NO_ACTION`` for a state without one and where padded.
         state_mask: ``[B, S]`` bool, False where padded.
         turn_end: ``[B, S]`` bool, the action ends the agent's turn.
@@ -60,10 +63,14 @@ class TrajectoryCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> TokenBatch:
         states = [self._states(row) for row in rows]
-        length = max(len(row["input_ids"]) for row in rows)
+        contexts = [context for row in rows for context in _contexts(row)]
+        length = max(len(context) for context in contexts)
         width = max(len(s["actions"]) for s in states)
-        ids = np.full((len(rows), length), self.pad_token_id, np.int64)
-        attention = np.zeros((len(rows), length), np.int64)
+        ids = np.full((len(contexts), length), self.pad_token_id, np.int64)
+        attention = np.zeros((len(contexts), length), np.int64)
+        for i, context in enumerate(contexts):
+            ids[i, : len(context)] = context
+            attention[i, : len(context)] = 1
         fields = {
             "state_positions": np.zeros((len(rows), width), np.int64),
             "actions": np.full((len(rows), width), NO_ACTION, np.int64),
@@ -74,15 +81,17 @@ class TrajectoryCollator:
             "turns": np.zeros((len(rows), width), np.int64),
             "returns_to_go": np.zeros((len(rows), width), np.float32),
         }
-        for i, (row, state) in enumerate(zip(rows, states, strict=True)):
-            ids[i, : len(row["input_ids"])] = row["input_ids"]
-            attention[i, : len(row["input_ids"])] = 1
+        if "contexts" in rows[0]:
+            fields["state_rows"] = np.zeros((len(rows), width), np.int64)
+            _place(states, rows)
+        for i, state in enumerate(states):
             for key, array in fields.items():
                 array[i, : len(state[key])] = state[key]
         batch = TokenBatch({key: torch.from_numpy(value) for key, value in fields.items()})
         batch["input_ids"] = torch.from_numpy(ids)
         batch["attention_mask"] = torch.from_numpy(attention)
         if self.images is not None:
+            # read by processors with token types alone, which have no contexts apart (TrajectoryTokenizer refuses it)
             prefixes = [int(state["state_positions"][0]) + 1 for state in states]
             images = [image for row in rows for image in row["images"]]
             try:
@@ -126,6 +135,25 @@ class TrajectoryCollator:
             "turns": np.cumsum(turn_end) - turn_end,
             "returns_to_go": returns.astype(np.float32),
         }
+
+
+def _contexts(row: Mapping[str, Any]) -> list[Any]:
+    """The stretches of a row's ids that are read by themselves: the row, or what each turn of the agent sees."""
+    if "contexts" not in row:
+        return [row["input_ids"]]
+    ends = np.cumsum(row["contexts"])
+    return np.split(np.asarray(row["input_ids"]), ends[:-1])
+
+
+def _place(states: Sequence[dict[str, np.ndarray]], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Turn positions in rows into the number of a context, counted through the batch, and the position there."""
+    before = 0
+    for state, row in zip(states, rows, strict=True):
+        starts = np.cumsum([0, *row["contexts"]])[:-1]
+        context = np.searchsorted(starts, state["state_positions"], side="right") - 1
+        state["state_rows"] = before + context
+        state["state_positions"] = state["state_positions"] - starts[context]
+        before += len(starts)
 
 
 def pad_token(tokenizer: Any) -> int:

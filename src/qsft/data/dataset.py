@@ -33,7 +33,9 @@ FEATURES = datasets.Features(
     }
 )
 #: Of rows that were made with a processor: the files of their images.
-IMAGE_FEATURES = datasets.Features({**FEATURES, "images": datasets.List(datasets.Value("string"))})
+_IMAGES = {"images": datasets.List(datasets.Value("string"))}
+#: Of rows whose turns are read each in a context of its own: the tokens of each context.
+_CONTEXTS = {"contexts": datasets.List(datasets.Value("int32"))}
 _ROWS_A_BATCH = 500
 
 
@@ -53,7 +55,7 @@ def tokenize_file(
     Returns:
         a dataset with the columns of :meth:`TrajectoryTokenizer.__call__` and ``episode``, the index of the row in the
         source, from 0; with a processor also ``images``, the absolute paths of the row's images, which stand in a file
-        relative to its folder. Pixels are never stored.
+        relative to its folder. Pixels are never stored. With ``max_exchanges`` also ``contexts``.
 
     Raises:
         DataError: naming file, row, field and remedy; no file is left then.
@@ -148,7 +150,12 @@ def _write(
 ) -> None:
     rows = iter(numbered)
     written = 0
-    schema = (FEATURES if trajectory_tokenizer.images is None else IMAGE_FEATURES).arrow_schema
+    features = dict(FEATURES)
+    if trajectory_tokenizer.images is not None:
+        features |= _IMAGES
+    if trajectory_tokenizer.max_exchanges is not None:
+        features |= _CONTEXTS
+    schema = datasets.Features(features).arrow_schema
     with replacing(path) as file, pa.ipc.new_stream(file, schema) as stream:
         while batch := list(islice(rows, _ROWS_A_BATCH)):
             names = [name for name, _ in batch]
@@ -172,6 +179,9 @@ def _record_batch(columns: TokenColumns, start: int, schema: pa.Schema) -> pa.Re
     ]
     if columns.images is not None:
         arrays.append(pa.array(columns.images, pa.list_(pa.string())))
+    if columns.contexts is not None and columns.context_counts is not None:
+        lengths = columns.contexts.astype(np.int32)
+        arrays.append(pa.ListArray.from_arrays(_offsets(columns.context_counts), lengths))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 

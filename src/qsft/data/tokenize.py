@@ -12,6 +12,7 @@ import numpy as np
 
 from qsft.data.chat_format import ChatFormat
 from qsft.data.codec import Codec, Segment
+from qsft.data.exchanges import exchange_starts, newest_exchanges
 from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.return_tokens import ReturnTokens
 from qsft.data.segment_ids import SegmentIds
@@ -38,6 +39,8 @@ class TokenColumns:
         turn_counts: ``[B]`` int64, agent turns of each trajectory.
         terminated: ``[B]`` bool.
         images: paths of each trajectory's images, in order; ``None``: the tokenizer knows no images.
+        contexts: tokens of each stretch that is read by itself, in order; ``None``: rows are read whole.
+        context_counts: ``[B]`` int64, such stretches of each trajectory; ``None`` likewise.
     """
 
     input_ids: np.ndarray
@@ -48,6 +51,17 @@ class TokenColumns:
     turn_counts: np.ndarray
     terminated: np.ndarray
     images: list[list[str]] | None = None
+    contexts: np.ndarray | None = None
+    context_counts: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Context:
+    """Turns that a model reads at once, whether the agent is to speak next, and their texts."""
+
+    turns: Sequence[Turn]
+    open_end: bool
+    segments: list[Segment]
 
 
 @dataclass(frozen=True)
@@ -78,13 +92,18 @@ class TrajectoryTokenizer:
             (:class:`qsft.data.images.ImageInputs`).
         format: ``"chat"`` uses the tokenizer's chat template, ``"text"`` joins the turns' texts, ``"auto"`` is
             ``"chat"`` where there is a template.
-        max_length: longest row in tokens. A longer trajectory loses its oldest exchanges (the environment's turns and
-            the agent's turns that answer them), as many as needed, whole; system turns at the start stay. ``None``:
-            no limit.
+        max_length: longest row in tokens, or longest context with ``max_exchanges``. A longer one loses its oldest
+            exchanges (the environment's turns and the agent's turns that answer them), as many as needed, whole;
+            system turns at the start stay. ``None``: no limit.
         end_of_turn: texts of the tokens that end a turn of the agent. Default: in the chat format what the template
             ends it with; in the text format the newline and the tokenizer's eos, which is added where a turn does not
             end with a newline.
         bos: text format only: begin with the tokenizer's bos token. Default: if it has one.
+        max_exchanges: most exchanges that the model reads at a turn of the agent, the one of that turn included; older
+            ones it never sees, in training as in play. A row is then one context after the other, one for each turn of
+            the agent: nothing is lost to learn from, and values still reach back through the whole trajectory. 1 is
+            for games whose last observation tells all (a chess position); rows are N times as long for N above 1.
+            ``None``: no limit, and rows are read whole.
         return_levels: with these, the token of the nearest level to the return-to-go stands before each turn of the
             agent (:class:`qsft.data.return_tokens.ReturnTokens`), as part of what the environment says.
 
@@ -101,20 +120,28 @@ class TrajectoryTokenizer:
         end_of_turn: str | Sequence[str] | None = None,
         bos: bool | None = None,
         return_levels: Sequence[float] | None = None,
+        max_exchanges: int | None = None,
     ) -> None:
         if format not in FORMATS:
             raise ConfigError(f"format: {format!r}; use one of {', '.join(FORMATS)}")
         if max_length is not None and max_length < 2:
             raise ConfigError(f"max_length: {max_length}; give at least 2 tokens, or leave it out")
+        if max_exchanges is not None and max_exchanges < 1:
+            raise ConfigError(f"max_exchanges: {max_exchanges}; give at least 1, or leave it out")
         self.processor = tokenizer
         self.tokenizer = tokenizer_of(tokenizer)
         self.images = image_inputs(tokenizer)
+        if max_exchanges is not None and self.images is not None and not self.images.only_tokens:
+            raise ConfigError(
+                f"max_exchanges: {type(tokenizer).__name__} tells the agent's part of a text from the rest, which a "
+                "text with some of its turns cannot do; leave it out, or limit max_length"
+            )
         template = getattr(tokenizer, "chat_template", None) or self.tokenizer.chat_template
         if format == "auto":
             format = "chat" if template is not None else "text"
         if format == "chat" and bos is not None:
             raise ConfigError("bos: the chat template decides this in format chat; leave bos out")
-        self.max_length = max_length
+        self.max_length, self.max_exchanges = max_length, max_exchanges
         self._codec = Codec(self.tokenizer)
         ends = [end_of_turn] if isinstance(end_of_turn, str) else end_of_turn
         self._format: ChatFormat | TextFormat = (
@@ -144,20 +171,23 @@ class TrajectoryTokenizer:
             ``input_ids``, ``agent_mask`` (1: the agent produced the token, its end of turn included), ``turn_end`` (1:
             last token of an agent turn), all lists of T ints; ``turn_rewards``, a list with one float for each agent
             turn kept; ``terminated``, a bool; with a processor ``images``, the paths of the images in the order of
-            their tokens. The first token is never the agent's.
+            their tokens; with ``max_exchanges`` also ``contexts``, a list with the tokens of each context, and only the
+            last turn of a context counts as the agent's. The first token is never the agent's.
 
         Raises:
             DataError: see :meth:`batch`.
         """
         columns = self.batch([trajectory])
-        images = {} if columns.images is None else {"images": columns.images[0]}
+        extra: dict[str, Any] = {} if columns.images is None else {"images": columns.images[0]}
+        if columns.contexts is not None:
+            extra["contexts"] = columns.contexts.tolist()
         return {
             "input_ids": columns.input_ids.tolist(),
             "agent_mask": columns.agent_mask.tolist(),
             "turn_end": columns.turn_end.tolist(),
             "turn_rewards": columns.turn_rewards.tolist(),
             "terminated": bool(columns.terminated[0]),
-            **images,
+            **extra,
         }
 
     def batch(self, trajectories: Sequence[Trajectory], where: Callable[[int], str] | None = None) -> TokenColumns:
@@ -181,22 +211,31 @@ class TrajectoryTokenizer:
         rewards: list[float] = []
         counts: list[int] = []
         images: list[list[str]] = []
+        contexts: list[int] = []
+        context_counts: list[int] = []
         plans = [_located(self._plan, (trajectory,), where, i) for i, trajectory in enumerate(trajectories)]
-        self._ids.encode(segment for _, _, segments in plans for segment in segments)
-        for i, (turns, open_end, segments) in enumerate(plans):
-            to_go = self.returns.logged(turns) if self.returns is not None else []
-            turns, pieces = _located(self._fit, (turns, open_end, segments, self.max_length, True, to_go), where, i)
-            length = 0
-            for segment, piece in pieces:
-                ids.append(piece)
-                sizes.append(len(piece))
-                agents.append(segment.kind == "agent")
-                length += len(piece)
-            lengths.append(length)
-            kept = [turn.reward for turn in turns if turn.reward is not None]
+        self._ids.encode(segment for plan in plans for context in plan for segment in context.segments)
+        for i, plan in enumerate(plans):
+            to_go = self.returns.logged(trajectories[i].turns) if self.returns is not None else []
+            seen: list[str] = []
+            for number, context in enumerate(plan, 1):
+                known = to_go if self.max_exchanges is None else to_go[:number]
+                turns, pieces = _located(self._fit, (context, self.max_length, True, known), where, i)
+                spoken = [segment.kind == "agent" for segment, _ in pieces]
+                if self.max_exchanges is not None:  # what was said before is learnt in the contexts before
+                    spoken = _last_alone(spoken, context.open_end)
+                agents += spoken
+                ids += [piece for _, piece in pieces]
+                contexts.append(_size(pieces))
+                seen += [str(image) for turn in turns for image in turn.images]
+            sizes += [len(piece) for piece in ids[len(sizes) :]]
+            context_counts.append(len(plan))
+            lengths.append(sum(contexts[-len(plan) :]))
+            learnt = trajectories[i].turns if self.max_exchanges is not None else turns
+            kept = [turn.reward for turn in learnt if turn.reward is not None]
             rewards.extend(kept)
             counts.append(len(kept))
-            images.append([str(image) for turn in turns for image in turn.images])
+            images.append(seen)
         agent = np.array(agents, np.int8)
         mask = np.repeat(agent, sizes)
         turn_end = np.zeros(len(mask), np.int8)
@@ -210,6 +249,8 @@ class TrajectoryTokenizer:
             turn_counts=np.array(counts, np.int64),
             terminated=np.array([trajectory.ended == "terminated" for trajectory in trajectories], bool),
             images=None if self.images is None else images,
+            contexts=None if self.max_exchanges is None else np.array(contexts, np.int64),
+            context_counts=None if self.max_exchanges is None else np.array(context_counts, np.int64),
         )
 
     def prompt(self, trajectory: Trajectory, reply_tokens: int = 0, target_return: float | None = None) -> list[int]:
@@ -237,13 +278,14 @@ class TrajectoryTokenizer:
         if target_return is not None and self.returns is None:
             raise ConfigError("target_return: only a policy trained with return tokens can be asked for a return")
         self._ids.forget()
-        turns = trajectory.turns if self.images is None else self.images.without_strays(trajectory.turns)
+        history = trajectory.turns if self.images is None else self.images.without_strays(trajectory.turns)
+        to_go = self.returns.wanted(history, target_return) if self.returns is not None else []
+        turns = newest_exchanges(history, self.max_exchanges)
         self._check_images(turns)
-        segments = self._segments(turns, True, training=False)
-        self._ids.encode(segments)
+        context = _Context(turns, True, self._segments(turns, True, training=False))
+        self._ids.encode(context.segments)
         limit = None if self.max_length is None else self.max_length - reply_tokens
-        to_go = self.returns.wanted(turns, target_return) if self.returns is not None else []
-        shown, pieces = self._fit(turns, True, segments, limit, False, to_go)
+        shown, pieces = self._fit(context, limit, False, to_go)
         ids: list[int] = []
         prefix: int | None = None
         for segment, piece in pieces:
@@ -293,6 +335,8 @@ class TrajectoryTokenizer:
             "end_of_turn": list(self._format.end_of_turn),
             "bos": self._format.bos,
         }
+        if self.max_exchanges is not None:
+            settings["max_exchanges"] = self.max_exchanges
         return settings if self.returns is None else {**settings, "return_levels": self.returns.levels.tolist()}
 
     @classmethod
@@ -304,7 +348,7 @@ class TrajectoryTokenizer:
         Raises:
             ConfigError: settings of another version, or that do not fit the tokenizer.
         """
-        unknown = set(settings) - {"format", "max_length", "end_of_turn", "bos", "return_levels"}
+        unknown = set(settings) - {"format", "max_length", "end_of_turn", "bos", "return_levels", "max_exchanges"}
         if unknown:
             raise ConfigError(f"tokenisation settings: unknown {', '.join(sorted(unknown))}; remove what is misspelt")
         return cls(tokenizer, **settings)
@@ -323,8 +367,8 @@ class TrajectoryTokenizer:
             described.append(self.images.fingerprint())
         return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
-    def _plan(self, trajectory: Trajectory) -> tuple[Sequence[Turn], bool, list[Segment]]:
-        """The turns of a row, whether the agent would be next, and the segments."""
+    def _plan(self, trajectory: Trajectory) -> list[_Context]:
+        """The contexts of a row, without ``max_exchanges`` a single one."""
         turns = trajectory.turns
         if trajectory.ended is None:
             raise DataError("the episode has not ended; set ended to terminated or truncated")
@@ -342,7 +386,15 @@ class TrajectoryTokenizer:
             turns = turns[: last + 1]
         if any(isinstance(image, bytes) for turn in turns for image in turn.images):
             raise DataError("has pictures in memory; write them to files (qsft collect does) and give their paths")
-        return turns, open_end, self._segments(turns, open_end, training=True, check=True)
+        ends = [len(turns)]
+        if self.max_exchanges is not None:
+            ends = [i for i, turn in enumerate(turns, 1) if turn.is_agent] + ends[: int(open_end)]
+        contexts: list[_Context] = []
+        for end in ends:
+            shown, open_here = newest_exchanges(turns[:end], self.max_exchanges), open_end and end == len(turns)
+            segments = self._segments(shown, open_here, training=True, check=True)
+            contexts.append(_Context(shown, open_here, segments))
+        return contexts
 
     def _segments(self, turns: Sequence[Turn], open_end: bool, training: bool, check: bool = False) -> list[Segment]:
         segments = self._format.segments(turns, open_end, training)
@@ -362,21 +414,17 @@ class TrajectoryTokenizer:
                 )
 
     def _fit(
-        self,
-        turns: Sequence[Turn],
-        open_end: bool,
-        segments: list[Segment],
-        limit: int | None,
-        training: bool,
-        to_go: Sequence[float],
+        self, context: _Context, limit: int | None, training: bool, to_go: Sequence[float]
     ) -> tuple[Sequence[Turn], list[tuple[Segment, np.ndarray]]]:
         """The newest whole exchanges that fit into the limit, and their ids, return tokens included."""
+        turns, open_end, segments = context.turns, context.open_end, context.segments
         pieces = self._pieces(segments, training, to_go)
         size = _size(pieces)
         if limit is not None and size > limit:
-            header = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
-            newest = max(i for i, turn in enumerate(turns) if turn.is_agent) if training else len(turns) - 1
-            cuts = [i for i in range(header + 1, newest + 1) if turns[i - 1].is_agent and not turns[i].is_agent]
+            header, *cuts = exchange_starts(turns)
+            if training and self.max_exchanges is None:  # the row's last turn to learn from stays
+                newest = max(i for i, turn in enumerate(turns) if turn.is_agent)
+                cuts = [cut for cut in cuts if cut <= newest]
             low, high = 0, len(cuts)
             kept: tuple[Sequence[Turn], list[tuple[Segment, np.ndarray]]] | None = None
             while low < high:
@@ -409,6 +457,12 @@ class TrajectoryTokenizer:
         if self._format.prefix_ids:
             pieces = [self._prefix, *pieces]
         return pieces if self.returns is None else self.returns.insert(pieces, to_go, open_end=not training)
+
+
+def _last_alone(spoken: list[bool], open_end: bool) -> list[bool]:
+    """Of the segments of a context those of the turn that it ends with: one of the agent, or none."""
+    last = -1 if open_end else max(i for i, agent in enumerate(spoken) if agent)
+    return [i == last for i in range(len(spoken))]
 
 
 def _located(

@@ -16,6 +16,7 @@ from qsft.errors import ConfigError
 STATE_KEYS = frozenset(
     {
         "state_positions",
+        "state_rows",
         "actions",
         "state_mask",
         "turn_end",
@@ -68,7 +69,9 @@ def state_hidden(model: nn.Module, batch: dict[str, Any]) -> Tensor:
         ids, mask = inputs["input_ids"], inputs.pop("attention_mask")
         inputs["input_ids"] = torch.where(mask.bool(), ids, ids[:, :1])
     hidden = backbone(**inputs, use_cache=False).last_hidden_state
-    rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+    rows = batch.get("state_rows")
+    if rows is None:
+        rows = torch.arange(len(hidden), device=hidden.device)[:, None]
     return hidden[rows, batch["state_positions"]][batch["state_mask"]]
 
 

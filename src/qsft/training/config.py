@@ -23,6 +23,8 @@ class SFTConfig(TrainingArguments):
 
     Args:
         max_length: longer histories lose whole turns from the left (``None``: no limit).
+        max_exchanges: most exchanges that the model reads at a turn, that of the turn included (``None``: no limit); see
+            :class:`qsft.data.TrajectoryTokenizer`.
         loss_chunk_size: agent tokens whose logits exist at a time.
         muon: update hidden matrices with Muon instead of AdamW (:class:`qsft.training.muon.MuonWithAdamW`): for a
             network from random weights.
@@ -36,6 +38,7 @@ class SFTConfig(TrainingArguments):
     report_to: str | list[str] | None = field(default="none", metadata={"help": "tensorboard, wandb, trackio, ..."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads its own columns."})
     max_length: int | None = field(default=None, metadata={"help": "Longest history in tokens."})
+    max_exchanges: int | None = field(default=None, metadata={"help": "Most exchanges read at a turn."})
     loss_chunk_size: int = field(default=256, metadata={"help": "Agent tokens whose logits exist at a time."})
     muon: bool = field(default=False, metadata={"help": "Muon for hidden matrices, AdamW for the rest."})
 

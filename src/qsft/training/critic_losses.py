@@ -262,6 +262,8 @@ class ArcherLoss(CriticLoss):
             "state_positions": torch.cat([batch["state_positions"], batch["state_positions"] + ends], dim=1),
             "state_mask": torch.cat([mask, ends], dim=1),
         }
+        if "state_rows" in batch:
+            behind["state_rows"] = batch["state_rows"].repeat(1, 2)
         hidden = state_hidden(self.model.language_model, behind)
         is_state = torch.cat([torch.ones_like(mask), torch.zeros_like(mask)], dim=1)[behind["state_mask"]]
         return hidden[is_state], hidden[~is_state]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qsft import objectives
-from qsft.models.states import STATE_KEYS, has_action, output_head, state_hidden
+from qsft.models.states import has_action, output_head, state_hidden
 from qsft.models.target import TargetNetwork
 from qsft.objectives import TargetDistribution, Targets
 from qsft.training.config import reads_values
@@ -184,10 +184,7 @@ class QLoss(SupervisedLoss):
         mask = batch["state_mask"]
         ids, logps = batch["support_ids"][mask], batch["support_logps"][mask]
         dummies = torch.full_like(ids[:, :1], self.settings.dummy_id)
-        inputs = {key: value for key, value in batch.items() if key not in STATE_KEYS}
-        hidden = self.target.hidden(
-            self.model, {**inputs, "state_positions": batch["state_positions"], "state_mask": mask}
-        )
+        hidden = self.target.hidden(self.model, batch)
         weight, bias = self.target.head(self.model)
         likelihood = objectives.linear_log_probabilities(
             hidden, weight, bias, torch.cat([ids, dummies], dim=1), self.chunk_size

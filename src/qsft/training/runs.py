@@ -193,7 +193,10 @@ class _Run:
             )
         self.tokenizer = tokenizer if tokenizer is not None else load_processor(str(name))
         self.trajectories = TrajectoryTokenizer(
-            self.tokenizer, format=settings.format, max_length=self.sft_config.max_length
+            self.tokenizer,
+            settings.format,
+            self.sft_config.max_length,
+            max_exchanges=self.sft_config.max_exchanges,
         )
         self.return_ids: list[int] = []
         self.stages: Stages | None = None
@@ -221,8 +224,9 @@ class _Run:
                 and not re.search(r"\bstr\b", wanted)
             ):
                 raise ConfigError(f"{stage}: {known.name}: {value!r} must be a number, or true or false.")
-        if stage != "behaviour" and "max_length" in values:
-            raise ConfigError(f"{stage}: max_length: both stages read the same tokens; set it under behaviour.")
+        for name in ("max_length", "max_exchanges"):
+            if stage != "behaviour" and name in values:
+                raise ConfigError(f"{stage}: {name}: both stages read the same tokens; set it under behaviour.")
         try:
             return kind(**{**defaults, **values})
         except ConfigError:
@@ -319,7 +323,11 @@ class _Run:
         levels, best = return_levels(load_trajectories(self.settings.data), self.settings.return_tokens)
         self.tokenizer = add_return_tokens(self.tokenizer, levels)
         self.trajectories = TrajectoryTokenizer(
-            self.tokenizer, self.settings.format, self.sft_config.max_length, return_levels=levels
+            self.tokenizer,
+            self.settings.format,
+            self.sft_config.max_length,
+            return_levels=levels,
+            max_exchanges=self.sft_config.max_exchanges,
         )
         assert self.trajectories.returns is not None
         self.return_ids = self.trajectories.returns.ids.tolist()

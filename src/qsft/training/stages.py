@@ -86,7 +86,7 @@ class Stages:
         assert isinstance(config, QSFTConfig)
         likelihood_dir = self.out / LIKELIHOOD_DIR
         # what can be refused is refused before hours of training
-        if config.horizon is not None and self.first.max_length is not None:
+        if config.horizon is not None and self.first.max_length is not None and self.first.max_exchanges is None:
             raise ConfigError(
                 "horizon: turns are counted from an episode's start, which max_length cuts; use one of them."
             )
@@ -240,7 +240,8 @@ def _check_positions(model: PreTrainedModel, dataset: datasets.Dataset, source: 
     most = max_positions(model)
     if most is None:
         return
-    if longer := _first_longer(dataset, "input_ids", most):
+    whole = "contexts" not in dataset.column_names
+    if longer := _first_longer(dataset, "input_ids", most) if whole else _long_context(dataset, most):
         length, row = longer
         raise ConfigError(
             f"{source}: row {row}: has {length} tokens and the model {most} positions; set behaviour.max_length, "
@@ -286,6 +287,17 @@ def _first_longer(dataset: datasets.Dataset, column: str, most: int) -> tuple[in
         lengths = table.column(column).combine_chunks().value_lengths().to_numpy()
         if lengths.max() > most:
             return int(lengths.max()), int(table.column("episode")[int(lengths.argmax())].as_py()) + 1
+    return None
+
+
+def _long_context(dataset: datasets.Dataset, most: int) -> tuple[int, int] | None:
+    """The same of contexts, which rows that are not read whole consist of."""
+    for table in dataset.select_columns(["contexts", "episode"]).with_format("arrow").iter(1000):
+        contexts = table.column("contexts").combine_chunks()
+        lengths = contexts.flatten().to_numpy()
+        if lengths.max() > most:
+            row = np.repeat(np.arange(len(contexts)), contexts.value_lengths().to_numpy())[lengths.argmax()]
+            return int(lengths.max()), int(table.column("episode")[int(row)].as_py()) + 1
     return None
 
 

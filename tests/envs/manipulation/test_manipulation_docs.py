@@ -17,12 +17,9 @@ def test_manipulation_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ManipulationPlayer, "size", 4)
     blocks = python_blocks(PAGE)
-    assert len(blocks) == 6
+    assert len(blocks) == 5
     namespace: dict = {}
     for block in blocks:
         exec(block.replace('"noisy", 32', '"noisy", 4'), namespace)
-    assert (tmp_path / "windows.jsonl").read_text().count("assistant") == sum(
-        len(game.rewards) for game in namespace["load_trajectories"]("drawer.jsonl")
-    )
     assert (tmp_path / "drawer.gif").stat().st_size > 1000
     assert "'effector_x'" in capsys.readouterr().out

@@ -13,7 +13,6 @@ from PIL import Image
 
 from qsft.cli import main
 from qsft.data import Trajectory, write_trajectories
-from qsft.data.windows import windows
 from qsft.envs import make
 from qsft.envs.collect import Collection, collect
 from qsft.envs.manipulation.collect import ManipulationPlayer
@@ -100,8 +99,3 @@ def test_the_commands_of_the_page(games: list[Trajectory], tmp_path: Path, monke
     with Image.open("drawer.gif") as film:
         assert film.size == (32, 32)
         assert film.n_frames >= len(games[1].rewards)
-
-
-def test_windows_do_not_carry_them(games: list[Trajectory]) -> None:
-    assert "vectors" in games[0].metadata
-    assert all("vectors" not in piece.metadata for piece in windows(games[0], 2))
