@@ -12,11 +12,12 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from qsft.data.columns import TokenColumns
 from qsft.data.files import PathLike, RowFile, replacing
 from qsft.data.images import with_paths
 from qsft.data.progress import RowProgress
 from qsft.data.rows import trajectory_from_row
-from qsft.data.tokenize import TokenColumns, TrajectoryTokenizer
+from qsft.data.tokenize import TrajectoryTokenizer
 from qsft.data.trajectory import Trajectory
 from qsft.errors import ConfigError, DataError
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from qsft.data.chat_format import ChatFormat
 from qsft.data.codec import Codec, Segment
+from qsft.data.columns import ColumnBuilder, ReadTurns, TokenColumns
 from qsft.data.exchanges import exchange_starts, newest_exchanges
 from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.return_tokens import ReturnTokens
@@ -24,35 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 FORMATS = ("auto", "chat", "text")
-
-
-@dataclass
-class TokenColumns:
-    """B tokenised trajectories, each column laid end to end.
-
-    Attributes:
-        input_ids: ``[sum of lengths]`` int32.
-        agent_mask: the same shape, int8: 1 where the agent produced the token, its end-of-turn token included.
-        turn_end: the same shape, int8: 1 at the last token of an agent turn.
-        lengths: ``[B]`` int64, tokens of each trajectory.
-        turn_rewards: ``[sum of turn_counts]`` float64, one for each agent turn that was kept.
-        turn_counts: ``[B]`` int64, agent turns of each trajectory.
-        terminated: ``[B]`` bool.
-        images: paths of each trajectory's images, in order; ``None``: the tokenizer knows no images.
-        contexts: tokens of each stretch that is read by itself, in order; ``None``: rows are read whole.
-        context_counts: ``[B]`` int64, such stretches of each trajectory; ``None`` likewise.
-    """
-
-    input_ids: np.ndarray
-    agent_mask: np.ndarray
-    turn_end: np.ndarray
-    lengths: np.ndarray
-    turn_rewards: np.ndarray
-    turn_counts: np.ndarray
-    terminated: np.ndarray
-    images: list[list[str]] | None = None
-    contexts: np.ndarray | None = None
-    context_counts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -204,54 +176,21 @@ class TrajectoryTokenizer:
                 than images.
         """
         self._ids.forget()
-        ids: list[np.ndarray] = []
-        sizes: list[int] = []
-        agents: list[bool] = []
-        lengths: list[int] = []
-        rewards: list[float] = []
-        counts: list[int] = []
-        images: list[list[str]] = []
-        contexts: list[int] = []
-        context_counts: list[int] = []
+        builder = ColumnBuilder(images=self.images is not None, contexts=self.max_exchanges is not None)
         plans = [_located(self._plan, (trajectory,), where, i) for i, trajectory in enumerate(trajectories)]
         self._ids.encode(segment for plan in plans for context in plan for segment in context.segments)
-        for i, plan in enumerate(plans):
-            to_go = self.returns.logged(trajectories[i].turns) if self.returns is not None else []
-            seen: list[str] = []
+        for i, (trajectory, plan) in enumerate(zip(trajectories, plans, strict=True)):
+            to_go = self.returns.logged(trajectory.turns) if self.returns is not None else []
+            stretches = []
             for number, context in enumerate(plan, 1):
                 known = to_go if self.max_exchanges is None else to_go[:number]
                 turns, pieces = _located(self._fit, (context, self.max_length, True, known), where, i)
-                spoken = [segment.kind == "agent" for segment, _ in pieces]
+                learnt = [segment.kind == "agent" for segment, _ in pieces]
                 if self.max_exchanges is not None:  # what was said before is learnt in the contexts before
-                    spoken = _last_alone(spoken, context.open_end)
-                agents += spoken
-                ids += [piece for _, piece in pieces]
-                contexts.append(_size(pieces))
-                seen += [str(image) for turn in turns for image in turn.images]
-            sizes += [len(piece) for piece in ids[len(sizes) :]]
-            context_counts.append(len(plan))
-            lengths.append(sum(contexts[-len(plan) :]))
-            learnt = trajectories[i].turns if self.max_exchanges is not None else turns
-            kept = [turn.reward for turn in learnt if turn.reward is not None]
-            rewards.extend(kept)
-            counts.append(len(kept))
-            images.append(seen)
-        agent = np.array(agents, np.int8)
-        mask = np.repeat(agent, sizes)
-        turn_end = np.zeros(len(mask), np.int8)
-        turn_end[np.cumsum(sizes, dtype=np.int64)[agent == 1] - 1] = 1
-        return TokenColumns(
-            input_ids=np.concatenate(ids) if ids else np.zeros(0, np.int32),
-            agent_mask=mask,
-            turn_end=turn_end,
-            lengths=np.array(lengths, np.int64),
-            turn_rewards=np.array(rewards, np.float64),
-            turn_counts=np.array(counts, np.int64),
-            terminated=np.array([trajectory.ended == "terminated" for trajectory in trajectories], bool),
-            images=None if self.images is None else images,
-            contexts=None if self.max_exchanges is None else np.array(contexts, np.int64),
-            context_counts=None if self.max_exchanges is None else np.array(context_counts, np.int64),
-        )
+                    learnt = _last_alone(learnt, context.open_end)
+                stretches.append(ReadTurns(turns, pieces, learnt))
+            builder.add(trajectory, stretches)
+        return builder.columns()
 
     def prompt(self, trajectory: Trajectory, reply_tokens: int = 0, target_return: float | None = None) -> list[int]:
         """The ids that a model continues with the agent's next turn: those of :meth:`read`."""
@@ -459,10 +398,10 @@ class TrajectoryTokenizer:
         return pieces if self.returns is None else self.returns.insert(pieces, to_go, open_end=not training)
 
 
-def _last_alone(spoken: list[bool], open_end: bool) -> list[bool]:
-    """Of the segments of a context those of the turn that it ends with: one of the agent, or none."""
-    last = -1 if open_end else max(i for i, agent in enumerate(spoken) if agent)
-    return [i == last for i in range(len(spoken))]
+def _last_alone(agents: list[bool], open_end: bool) -> list[bool]:
+    """Of the agent's segments in a context that of the turn which it ends with, if it ends with one."""
+    last = -1 if open_end else max(i for i, agent in enumerate(agents) if agent)
+    return [i == last for i in range(len(agents))]
 
 
 def _located(
