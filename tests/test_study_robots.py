@@ -58,3 +58,5 @@ def test_symbols_become_a_tokenizer_or_with_images_a_processor():
     assert processor.image_tokens == 2
     with pytest.raises(ConfigError, match="study: tokenizer: give a path or hub id"):
         symbol_tokenizer({"state_bins": 8}, "study")
+    with pytest.raises(ConfigError, match="study: tokenizer: image_tokens .* and patch_size .* are of two models"):
+        symbol_tokenizer({**settings, "image_tokens": 2, "patch_size": 16}, "study")

@@ -249,13 +249,17 @@ def symbol_tokenizer(settings: Mapping[str, Any], where: str) -> Any:
     that of a LLaVA model. Both read pictures of ``image_size`` pixels a side (64 by default).
 
     Raises:
-        ConfigError: without ``environment``; the message begins with ``where``.
+        ConfigError: without ``environment``, or with both kinds of images; the message begins with ``where``.
     """
     values = dict(settings)
     name, image_tokens = values.pop("environment", None), values.pop("image_tokens", None)
     patch_size = values.pop("patch_size", None)
     if name is None:
         raise ConfigError(f"{where}: tokenizer: give a path or hub id, or {{environment: NAME, ...}}.")
+    if image_tokens is not None and patch_size is not None:
+        raise ConfigError(
+            f"{where}: tokenizer: image_tokens (a robot transformer) and patch_size (LLaVA) are of two models; give one."
+        )
     tokenizer = word_level_tokenizer(symbols(name, **values))
     image_size = int(values.get("image_size", 64))
     if patch_size is not None:
