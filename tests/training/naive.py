@@ -102,7 +102,7 @@ def q_loss(
             discount = settings.gamma if last or per_token else 1.0
             returns[i] = following = ends.get(actions[i], 0.0) + discount * following
         numbers.first_values.append(values[0][0])
-        numbers.first_returns.append(min(1.0, max(0.0, (returns[0] - low) / (high - low))))
+        numbers.first_returns.append((returns[0] - low) / (high - low))
         raw = raw_weights(actions, ends, values, returns, row["terminated"], settings, monte_carlo)
         for start, end in spans:
             logps = log_probabilities(model, ids[:end])

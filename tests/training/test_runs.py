@@ -286,19 +286,6 @@ class TestResults:
                 returns.append(following)
         assert (low, high) == pytest.approx((min(returns), max(returns)))
 
-    @pytest.mark.parametrize("backup", ["monte-carlo", "soft"])
-    def test_returns_outside_of_a_range_that_clips_count_as_its_ends(self, backup, tmp_path):
-        """Training on them is training on rewards that were clipped by hand."""
-        found = []
-        for name, least in (("out", -9.0), ("by-hand", 0.0)):
-            games = [Trajectory([Turn("user", "a\n"), Turn("assistant", "b\n", max(r, least))], "terminated")
-                     for r in (-1.0, 1.0, -0.4, 0.5) * 3]  # fmt: skip
-            write_trajectories(tmp_path / f"{name}.jsonl", games)
-            bounds = {"return_low": 0.0, "return_high": 1.0, "clip_returns": name == "out", "backup": backup}
-            plan = settings(tmp_path / f"{name}.jsonl", likelihood={**STAGE, **bounds})
-            found.append(load_causal_lm(go(plan, tmp_path / name) / "likelihood").state_dict())
-        assert all(torch.equal(weight, found[1][name]) for name, weight in found[0].items())
-
     def test_the_seed_decides_everything(self, data, tmp_path):
         for variant in ({}, {"lora": {"r": 2, "target_modules": ["c_attn"]}}):
             weights = []

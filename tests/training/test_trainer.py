@@ -139,17 +139,6 @@ def test_many_clipped_targets_are_told_once(data, tmp_path, caplog, low, high, w
         assert "return range [-0.2, 0.1] and are clipped; give a range that holds every return-to-go" in told[0]
 
 
-def test_returns_may_be_clipped_on_purpose(data, tmp_path, caplog):
-    bounds = {"return_low": -0.2, "return_high": 0.1, "backup": "monte-carlo"}
-    trained = trainer("qsft", data, tmp_path, clip_returns=True, **bounds)
-    with caplog.at_level("WARNING", logger="qsft"):
-        trained.train()
-    assert not [record for record in caplog.records if record.name == "qsft"]
-    for settings in ({"clip_returns": True}, {**bounds, "clip_returns": True, "horizon": 4}):
-        with pytest.raises(ConfigError, match="clip_returns: needs return_low or return_high, and no horizon"):
-            QSFTConfig(output_dir=str(tmp_path), use_cpu=True, **settings)
-
-
 def test_the_monte_carlo_phase_counts_its_own_tokens(data, tmp_path):
     """A cut-off last turn has a return but nothing to bootstrap from, so the two phases divide by other counts."""
     trained = trainer("qsft", data, tmp_path, monte_carlo_first=0.5, per_device_train_batch_size=6)

@@ -78,9 +78,6 @@ class QSFTConfig(SFTConfig):
         gamma: discount.
         gamma_per: ``"turn"`` or ``"token"``.
         return_low, return_high: bounds on every return-to-go in reward units; ``None`` reads them off the data.
-        clip_returns: let returns-to-go of the data lie outside of the given range and count as its ends, so that differences
-            between the returns that matter are a larger share of it (with a backup a state is then worth no less than
-            ``return_low``, as if one could give up there at that price). Off: such data is refused.
         horizon: agent turns that an episode can last, where that is known and every turn can cost as much as another; needs
             ``gamma`` 1, and every return-to-go of the data above the bound.
             Values then count from the worst return still possible, ``return_low (1 - t / horizon)`` at turn t, instead
@@ -104,7 +101,6 @@ class QSFTConfig(SFTConfig):
     gamma_per: Literal["turn", "token"] = "turn"
     return_low: float | None = None
     return_high: float | None = None
-    clip_returns: bool = False
     horizon: int | None = None
     start_at_mean: bool = False
     target_rate: float = 0.005
@@ -125,9 +121,6 @@ class QSFTConfig(SFTConfig):
         within("target_rate", self.target_rate, 0.0, 1.0)
         if self.horizon is not None and (self.horizon < 1 or self.gamma != 1.0):
             raise ConfigError(f"horizon: {self.horizon}: must be at least 1, and needs gamma 1.")
-        unbounded = self.return_low is None and self.return_high is None
-        if self.clip_returns and (unbounded or self.horizon is not None):
-            raise ConfigError("clip_returns: needs return_low or return_high, and no horizon, which moves the range.")
         if self.start_at_mean and self.form == "uniform":
             raise ConfigError("start_at_mean: the uniform form has no dummy token to start from; use the dummy form.")
         if self.backup_beta <= 0:

@@ -229,4 +229,4 @@ class QLoss(SupervisedLoss):
 
     def _scaled(self, value: Tensor) -> Tensor:
         low, high = self.settings.return_range
-        return ((value - low) / (high - low)).clamp(0, 1)
+        return (value - low) / (high - low)

@@ -317,6 +317,5 @@ def _return_range(config: QSFTConfig | CriticConfig, dataset: datasets.Dataset, 
         found = ReturnRange.from_data(dataset, config.gamma, config.gamma_per)
         low, high = found.low if low is None else low, found.high if high is None else high
     given = ReturnRange(float(low), float(high))
-    if not (isinstance(config, QSFTConfig) and config.clip_returns):
-        given.check(dataset, config.gamma, config.gamma_per, source)
+    given.check(dataset, config.gamma, config.gamma_per, source)
     return given.low, given.high

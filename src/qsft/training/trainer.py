@@ -316,8 +316,7 @@ class QSFTTrainer(SFTTrainer):
         square = means.pop("target_square")
         means["target_std"] = max(square - means["target_mean"] ** 2, 0.0) ** 0.5
         means["target_distance"] = self.target.distance(self.inner_model)
-        expected = self.args.clip_returns or self._warned_of_clipping
-        if means["clipped_share"] > CLIPPED_SHARE and not expected:
+        if means["clipped_share"] > CLIPPED_SHARE and not self._warned_of_clipping:
             self._warned_of_clipping = True
             logger.warning(
                 "%.0f%% of the targets lie outside of the return range [%g, %g] and are clipped; give a range that "
