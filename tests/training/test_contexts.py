@@ -1,11 +1,9 @@
 """Turns that are read each in a context of its own: losses, and runs from data to play."""
 
 import pytest
-import torch
 
 from qsft.data import Trajectory, TrajectoryCollator, TrajectoryTokenizer, Turn, tokenize_file, write_trajectories
 from qsft.errors import ConfigError
-from qsft.models import SupportRule, compute_support, with_support
 from qsft.policies import load_policy
 from qsft.training import RunSettings, train
 from qsft.training.losses import SupervisedLoss
@@ -21,10 +19,7 @@ GAMES = tiny.trajectories(12, seed=4)
 def rows_of(games, folder, max_exchanges):
     """Tokenised games with a support table made of them."""
     tokenizer = TrajectoryTokenizer(tiny.tokenizer(), max_exchanges=max_exchanges)
-    data = tokenize_file(games, tokenizer, folder)
-    behaviour, rule = tiny.make("gpt2", seed=9), SupportRule(threshold=0.3)
-    compute_support(behaviour, data, rule, folder / "s", pad_token_id=0, dummy_id=0, progress=False)
-    return [dict(row) for row in with_support(data, folder / "s")]
+    return losses.supported(tokenize_file(games, tokenizer, folder), folder)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +38,7 @@ def assert_same_step(module, one, other, collate):
     assert batches[0]["input_ids"].shape != batches[1]["input_ids"].shape
     first, second = (module(**batch) for batch in batches)
     assert first["loss"].item() == pytest.approx(second["loss"].item(), rel=1e-5)
-    mine, theirs = (critics.gradients(out["loss"], module.model) for out in (first, second))
-    assert mine.keys() == theirs.keys()
-    for name in theirs:
-        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-3, atol=1e-6, msg=name)
+    losses.assert_same_gradients(*(critics.gradients(out["loss"], module.model) for out in (first, second)))
 
 
 @pytest.mark.parametrize("case", critics.CONFIGS)
@@ -98,11 +90,11 @@ def test_contexts_longer_than_the_model(tmp_path):
     write_trajectories(path, GAMES)
     plan = RunSettings("sft", path, {**MODEL, "n_positions": 8}, behaviour={**STAGE, "max_exchanges": 1})
     longest = max(
-        (len(turn.text.split()) + len(reply.text.split()) + 3, i)
-        for i, game in enumerate(GAMES, 1)
+        len(turn.text.split()) + len(reply.text.split()) + 3
+        for game in GAMES
         for turn, reply in zip(game.turns[::2], game.turns[1::2], strict=False)
     )
-    with pytest.raises(ConfigError, match=rf"row \d+: has {longest[0]} tokens and the model 8 positions"):
+    with pytest.raises(ConfigError, match=rf"row \d+: has {longest} tokens and the model 8 positions"):
         train(plan, tmp_path / "run", tokenizer=tiny.tokenizer(), quiet=True)
     again = RunSettings("qsft", path, MODEL, behaviour=STAGE, likelihood={"max_exchanges": 1})
     with pytest.raises(ConfigError, match="likelihood: max_exchanges: .* set it under behaviour"):

@@ -28,9 +28,13 @@ BASE = QLossSettings(
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """18 trajectories with the support table of a behaviour model, as plain dicts."""
+    """18 trajectories."""
     folder = tmp_path_factory.mktemp("rows")
-    data = tiny.dataset(folder, tiny.trajectories(18, seed=4))
+    return supported(tiny.dataset(folder, tiny.trajectories(18, seed=4)), folder)
+
+
+def supported(data, folder):
+    """The rows with the support table of a behaviour model, as plain dicts."""
     rule = SupportRule(threshold=0.3)
     compute_support(
         tiny.make("gpt2", seed=9), data, rule, folder / "s.arrow", pad_token_id=0, dummy_id=0, progress=False

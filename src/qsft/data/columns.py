@@ -24,8 +24,8 @@ class TokenColumns:
         turn_counts: ``[B]`` int64, agent turns of each trajectory.
         terminated: ``[B]`` bool.
         images: paths of each trajectory's images, in order; ``None``: the tokenizer knows no images.
-        contexts: tokens of each stretch that is read by itself, in order; ``None``: rows are read whole.
-        context_counts: ``[B]`` int64, such stretches of each trajectory; ``None`` likewise.
+        contexts: tokens of each of a trajectory's stretches that are read by themselves, in order; ``None``: rows are
+            read whole.
     """
 
     input_ids: np.ndarray
@@ -36,8 +36,7 @@ class TokenColumns:
     turn_counts: np.ndarray
     terminated: np.ndarray
     images: list[list[str]] | None = None
-    contexts: np.ndarray | None = None
-    context_counts: np.ndarray | None = None
+    contexts: list[list[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,7 @@ class ColumnBuilder:
         self._counts: list[int] = []
         self._terminated: list[bool] = []
         self._images: list[list[str]] = []
-        self._contexts: list[int] = []
-        self._context_counts: list[int] = []
+        self._contexts: list[list[int]] = []
 
     def add(self, trajectory: Trajectory, stretches: Sequence[ReadTurns]) -> None:
         """One row."""
@@ -84,8 +82,7 @@ class ColumnBuilder:
         self._terminated.append(trajectory.ended == "terminated")
         self._images.append([str(image) for stretch in stretches for turn in stretch.turns for image in turn.images])
         self._lengths.append(sum(sizes))
-        self._contexts += sizes
-        self._context_counts.append(len(sizes))
+        self._contexts.append(sizes)
 
     def columns(self) -> TokenColumns:
         """All rows added so far."""
@@ -103,6 +100,5 @@ class ColumnBuilder:
             turn_counts=np.array(self._counts, np.int64),
             terminated=np.array(self._terminated, bool),
             images=self._images if self._with_images else None,
-            contexts=np.array(self._contexts, np.int64) if self._with_contexts else None,
-            context_counts=np.array(self._context_counts, np.int64) if self._with_contexts else None,
+            contexts=self._contexts if self._with_contexts else None,
         )

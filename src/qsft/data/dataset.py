@@ -180,9 +180,8 @@ def _record_batch(columns: TokenColumns, start: int, schema: pa.Schema) -> pa.Re
     ]
     if columns.images is not None:
         arrays.append(pa.array(columns.images, pa.list_(pa.string())))
-    if columns.contexts is not None and columns.context_counts is not None:
-        lengths = columns.contexts.astype(np.int32)
-        arrays.append(pa.ListArray.from_arrays(_offsets(columns.context_counts), lengths))
+    if columns.contexts is not None:
+        arrays.append(pa.array(columns.contexts, pa.list_(pa.int32())))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 

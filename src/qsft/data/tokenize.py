@@ -152,7 +152,7 @@ class TrajectoryTokenizer:
         columns = self.batch([trajectory])
         extra: dict[str, Any] = {} if columns.images is None else {"images": columns.images[0]}
         if columns.contexts is not None:
-            extra["contexts"] = columns.contexts.tolist()
+            extra["contexts"] = columns.contexts[0]
         return {
             "input_ids": columns.input_ids.tolist(),
             "agent_mask": columns.agent_mask.tolist(),

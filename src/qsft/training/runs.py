@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,15 +193,19 @@ class _Run:
                 "the command line."
             )
         self.tokenizer = tokenizer if tokenizer is not None else load_processor(str(name))
-        self.trajectories = TrajectoryTokenizer(
-            self.tokenizer,
-            settings.format,
-            self.sft_config.max_length,
-            max_exchanges=self.sft_config.max_exchanges,
-        )
+        self.trajectories = self._trajectory_tokenizer()
         self.return_ids: list[int] = []
         self.stages: Stages | None = None
         self.fresh = self._claim(resume)
+
+    def _trajectory_tokenizer(self, return_levels: Sequence[float] | None = None) -> TrajectoryTokenizer:
+        return TrajectoryTokenizer(
+            self.tokenizer,
+            self.settings.format,
+            self.sft_config.max_length,
+            return_levels=return_levels,
+            max_exchanges=self.sft_config.max_exchanges,
+        )
 
     def _config(self, kind: type[Any], values: dict[str, Any], stage: str) -> Any:
         defaults = {
@@ -322,13 +327,7 @@ class _Run:
         """A token for each level of the returns in the data; the best return of an episode."""
         levels, best = return_levels(load_trajectories(self.settings.data), self.settings.return_tokens)
         self.tokenizer = add_return_tokens(self.tokenizer, levels)
-        self.trajectories = TrajectoryTokenizer(
-            self.tokenizer,
-            self.settings.format,
-            self.sft_config.max_length,
-            return_levels=levels,
-            max_exchanges=self.sft_config.max_exchanges,
-        )
+        self.trajectories = self._trajectory_tokenizer(levels)
         assert self.trajectories.returns is not None
         self.return_ids = self.trajectories.returns.ids.tolist()
         return best

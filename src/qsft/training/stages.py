@@ -240,8 +240,7 @@ def _check_positions(model: PreTrainedModel, dataset: datasets.Dataset, source: 
     most = max_positions(model)
     if most is None:
         return
-    whole = "contexts" not in dataset.column_names
-    if longer := _first_longer(dataset, "input_ids", most) if whole else _long_context(dataset, most):
+    if longer := _first_longer(dataset, "contexts" if "contexts" in dataset.column_names else "input_ids", most):
         length, row = longer
         raise ConfigError(
             f"{source}: row {row}: has {length} tokens and the model {most} positions; set behaviour.max_length, "
@@ -282,22 +281,17 @@ def _check_horizon(dataset: datasets.Dataset, horizon: int, low: float, source: 
 
 
 def _first_longer(dataset: datasets.Dataset, column: str, most: int) -> tuple[int, int] | None:
-    """Of a column of lists one that is longer than ``most``: its length, and its row in the file (from 1)."""
+    """Of a column of lists one that is longer than ``most``: its length, and its row in the file (from 1).
+
+    Of ``contexts``, which are lengths themselves, the longest of each row counts.
+    """
     for table in dataset.select_columns([column, "episode"]).with_format("arrow").iter(1000):
-        lengths = table.column(column).combine_chunks().value_lengths().to_numpy()
+        lists = table.column(column).combine_chunks()
+        lengths = lists.value_lengths().to_numpy()
+        if column == "contexts":
+            lengths = np.maximum.reduceat(lists.flatten().to_numpy(), np.cumsum(lengths) - lengths)
         if lengths.max() > most:
             return int(lengths.max()), int(table.column("episode")[int(lengths.argmax())].as_py()) + 1
-    return None
-
-
-def _long_context(dataset: datasets.Dataset, most: int) -> tuple[int, int] | None:
-    """The same of contexts, which rows that are not read whole consist of."""
-    for table in dataset.select_columns(["contexts", "episode"]).with_format("arrow").iter(1000):
-        contexts = table.column("contexts").combine_chunks()
-        lengths = contexts.flatten().to_numpy()
-        if lengths.max() > most:
-            row = np.repeat(np.arange(len(contexts)), contexts.value_lengths().to_numpy())[lengths.argmax()]
-            return int(lengths.max()), int(table.column("episode")[int(row)].as_py()) + 1
     return None
 
 
