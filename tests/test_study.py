@@ -138,6 +138,8 @@ def test_studies_of_the_repository(path: Path) -> None:
 
 NASTY = {
     "a grid's typing error": ("[{temperature: 0}]", "[{temprature: 0}]", "decoding: supervised: .*temprature"),
+    "a collection's unknown field": ("  all: {", "  all: {window: 4, ", "collect: all: 'window' is unknown"),
+    "unknown, of episodes": ("select: {", "select: {split: eval, ", "select: 'split' is unknown"),
     "no seed": ("select: {episodes: 2, seed: 1}", "select: {episodes: 2}", "select: seed is missing"),
     "one seed for both": ("test: {episodes: 2, seed: 2}", "test: {episodes: 2, seed: 1}", "select and test have the same"),
     "an unknown method": ("method: sft, data: all", "method: stf, data: all", "run 'SFT': method 'stf' is unknown"),

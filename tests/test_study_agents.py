@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from qsft.cli import main
+from qsft.data.files import load_trajectories
 from qsft.envs import make, symbols
 from qsft.envs.rollout import derive_seed
 from qsft.evaluation import ResultsFile
@@ -123,6 +124,43 @@ def test_the_studies_in_experiments(name, quick):
     )
 
 
+def small_games_with_pictures(study: Study) -> Study:
+    """The study with games of three turns and two steps of training."""
+    short = {"max_steps": 2, "save_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 2}
+    return dataclasses.replace(
+        study,
+        behaviour=study.behaviour | short,
+        likelihood=study.likelihood | short,
+        pretrain=study.pretrain | short | {"texts": 6},
+        env_options=study.env_options | {"max_steps": 3},
+        collect={name: plan | {"episodes": 6} for name, plan in study.collect.items()},
+        decoding=study.decoding | {"supervised": [{"temperature": 1}]},
+        select=study.select | {"episodes": 2},
+        test=study.test | {"episodes": 4},
+    )
+
+
+def test_the_study_of_texts_and_pictures(tmp_path):
+    """The games of the study of pictures, told as well; its rows have a table of their own."""
+    folder = ROOT / "experiments/agents"
+    study, pictures = (Study.load(folder / f"alfworld-{name}.yaml") for name in ("text-image", "image"))
+    assert {run.method for run in study.runs} == METHODS - {"react"}
+    assert study.env_options == pictures.env_options | {"text": "full"}
+    for part in ("model", "tokenizer", "pretrain", "behaviour", "likelihood", "critic", "decoding", "select", "test"):
+        assert getattr(study, part) == getattr(pictures, part), part
+    names = ["SFT", "SFT, shown grey pictures", "Q-SFT, Monte-Carlo"]
+    for _ in range(2):  # the second finds its rows
+        run_study(
+            small_games_with_pictures(study), tmp_path, tmp_path / "results.json", [0], "test", names, progress=False
+        )
+    rows = ResultsFile(tmp_path / "results.json").rows()
+    assert [(row.env, row.config) for row in rows] == [("alfworld-text-image", name) for name in names]
+    assert all(row.extra["kinds"] for row in rows), "rows know the types of tasks of their environment"
+    for game in load_trajectories(tmp_path / "train-0.jsonl"):
+        assert all(len(turn.images) == 1 for turn in game.turns if not turn.is_agent)
+        assert "You are in the middle of a room" in game.turns[0].text
+
+
 def test_the_study_of_pictures(tmp_path):
     """All of its rows at a small size, with the control: the policy of SFT, shown grey pictures, trains nothing."""
     path = ROOT / "experiments/agents/alfworld-image.yaml"
@@ -136,18 +174,7 @@ def test_the_study_of_pictures(tmp_path):
         "SFT, of the expert's games, shown grey pictures",
     }
     assert study.test["episodes"] >= 500
-    short = {"max_steps": 2, "save_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 2}
-    study = dataclasses.replace(
-        study,
-        behaviour=study.behaviour | short,
-        likelihood=study.likelihood | short,
-        pretrain=study.pretrain | short | {"texts": 6},
-        env_options=study.env_options | {"max_steps": 3},
-        collect={name: plan | {"episodes": 6} for name, plan in study.collect.items()},
-        decoding=study.decoding | {"supervised": [{"temperature": 1}]},
-        select=study.select | {"episodes": 2},
-        test=study.test | {"episodes": 4},
-    )
+    study = small_games_with_pictures(study)
     names = [run.name for run in study.runs if run.method in ("scripted", "sft", "qsft")]
     done = run_study(study, tmp_path, tmp_path / "results.json", [0], "test", names, progress=False)
     rows = {finished.row.config: finished for finished in done}

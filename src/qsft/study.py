@@ -7,6 +7,7 @@ skipped, so a table fills up over many sittings.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import logging
 import time
@@ -96,7 +97,7 @@ def run_study(
         for run in study.runs:
             if wanted and run.name not in wanted:
                 continue
-            if file.has(row_key(study.env, row_method(run), run.name, seed)):
+            if file.has(row_key(study.row_env, row_method(run), run.name, seed)):
                 continue
             if run.method in PROMPTED and chat is None:
                 logger.warning("%s: %s is left out: it needs --model (and --endpoint)", study.env, run.name)
@@ -105,6 +106,7 @@ def run_study(
                 done = _untrained(study, run, work, seed, command, progress, chat)
             else:
                 done = _trained(study, run, work, seed, command, progress)
+            done.row = dataclasses.replace(done.row, env=study.row_env)
             file.add(done.row)
             finished.append(done)
     return finished

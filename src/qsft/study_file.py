@@ -17,6 +17,8 @@ from qsft.training.runs import METHODS
 
 #: methods of runs that train nothing
 UNTRAINED = ("scripted", *PROMPTED)
+_EPISODES = ("episodes", "seed", "env_options")
+_COLLECTION = ("policy", *_EPISODES)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,12 @@ class Study:
     likelihood: dict[str, Any] = field(default_factory=dict)
     critic: dict[str, Any] = field(default_factory=dict)
     pretrain: dict[str, Any] | None = None
+    table: str | None = None
+
+    @property
+    def row_env(self) -> str:
+        """``env`` of the rows: ``table``, which tells apart studies of one environment, or the environment's name."""
+        return self.table or self.env
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], quick: bool = False) -> Study:
@@ -108,6 +116,7 @@ class Study:
             for key in ("episodes", "seed"):
                 if not isinstance(getattr(self, name).get(key), int):
                     raise ConfigError(f"{where}: {name}: {key} is missing, or no whole number.")
+            _check_names(getattr(self, name), _EPISODES, f"{where}: {name}")
         if self.select["seed"] == self.test["seed"]:
             raise ConfigError(
                 f"{where}: select and test have the same seed; the choice would be judged on its own games."
@@ -115,6 +124,7 @@ class Study:
         for name, plan in self.collect.items():
             if missing := {"policy", "episodes"} - set(plan):
                 raise ConfigError(f"{where}: collect: {name}: {min(missing)} is missing.")
+            _check_names(plan, _COLLECTION, f"{where}: collect: {name}")
         for name, grid in self.decoding.items():
             for setting in grid:
                 try:
@@ -167,6 +177,11 @@ class Study:
                 f"{where}: settings: {min(own)} would not be used, as all runs start from the model that pretrain makes; "
                 "take it out, or give the run a study of its own."
             )
+
+
+def _check_names(values: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    if wrong := sorted(set(values) - set(known)):
+        raise ConfigError(f"{where}: {wrong[0]!r} is unknown; there are {', '.join(known)}.")
 
 
 def study_files(name: str | os.PathLike[str]) -> list[Path]:
