@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -154,7 +155,9 @@ def _collect(arguments: argparse.Namespace) -> None:
     policy = player(arguments, options, keep_thoughts=True)
     plan = (arguments.env, policy, arguments.episodes, arguments.out, arguments.seed, options)
     if isinstance(policy, PromptingPolicy):
-        gather(*plan, metadata={"model": arguments.model})
+        prompt = hashlib.sha256(policy.system.encode()).hexdigest()[:12]
+        sampled = {} if arguments.temperature is None else {"temperature": arguments.temperature}
+        gather(*plan, metadata={"model": arguments.model, "prompt": prompt, **sampled})
     else:
         collect_to_file(*plan)
     print(f"{arguments.episodes} episodes in {arguments.out}")

@@ -76,7 +76,7 @@ def test_trajectories(policy: str | None) -> None:
     games = small(40, 7, policy or Guesser())
     assert len({game.metadata["secret"] for game in games}) == len(WORDS)
     for number, game in enumerate(games):
-        assert list(game.metadata) == ["env", "policy", "seed", "episode", "secret", "success"]
+        assert list(game.metadata) == ["env", "policy", "seed", "env_options", "episode", "secret", "success"]
         assert game.metadata["env"] == "wordle"
         assert game.metadata["policy"] == (policy or "guesser")
         assert (game.metadata["seed"], game.metadata["episode"]) == (7, number)
@@ -206,6 +206,31 @@ def test_a_partial_file_of_another_collection_is_left_alone(
     assert "\n" not in str(caught.value)
     assert partial.read_bytes() == torn
     assert not out.exists()
+
+
+def test_pictures_of_other_options_are_not_written_over(tmp_path: Path) -> None:
+    out, partial, pictures = (tmp_path / name for name in ("games.jsonl", "games.partial.jsonl", "games-images"))
+    options = {"max_steps": 2, "image_size": 64}
+    collect_to_file("alfworld-image", "population", 3, out, 0, options)
+    whole = out.read_bytes()
+    before = {path.name: path.read_bytes() for path in pictures.iterdir()}
+    out.unlink()
+    partial.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    with pytest.raises(DataError, match=r"row 2: not what this command"):
+        collect_to_file("alfworld-image", "population", 3, out, 0, options | {"labels": False})
+    assert {path.name: path.read_bytes() for path in pictures.iterdir()} == before
+    collect_to_file("alfworld-image", "population", 3, out, 0, options)
+    assert out.read_bytes() == whole
+
+
+def test_an_option_is_noted_as_it_was_given_or_in_short() -> None:
+    (game,) = collect("wordle", "mixture", 1, 0, {"observation": "tiles"})
+    assert game.metadata["env_options"] == {"observation": "tiles"}
+    (game,) = collect("wordle", "mixture", 1, 0, {"words": [*WORDS, *(f"abcd{letter}" for letter in "xyzuvwrstq")]})
+    assert game.metadata["env_options"]["words"].startswith("sha256 ")
+    (game,) = collect("twenty-questions", "random", 1, 0, {"nouns": lambda words: words})
+    assert isinstance(game.metadata["env_options"]["nouns"], str)
+    assert "env_options" not in next(collect("wordle", "mixture", 1)).metadata
 
 
 def test_a_partial_file_of_rubbish_is_left_alone(tmp_path: Path) -> None:

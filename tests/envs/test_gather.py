@@ -73,7 +73,8 @@ def test_a_file_of_something_else(tmp_path):
     out = tmp_path / "games.jsonl"
     with pytest.raises(QSFTError):
         gather("wordle", Mortal(12), 20, out, places=4)
-    for changed in ({"seed": 4}, {"metadata": {"model": "other"}}):
+    words = {"env_options": {"words": ["crane", "brace"]}}
+    for changed in ({"seed": 4}, {"metadata": {"model": "other"}}, words):
         with pytest.raises(DataError, match="partial.jsonl: row 1: not what this command gathers"):
             gather("wordle", Mortal(12), 20, out, **changed)
     out.write_text("")

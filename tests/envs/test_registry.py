@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
+import gymnasium
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 import qsft.envs
 from qsft.envs import Environment, EpisodeError, make, make_policy, names, scripted_policies, symbols
@@ -94,6 +97,21 @@ def test_every_environment_keeps_the_contract(name: str) -> None:
         environment.step("after the end")
 
 
+@pytest.mark.parametrize("name", names())
+def test_every_environment_is_one_of_gymnasium(name: str) -> None:
+    options = {"chess": {"opponent": "random"}, "endgames": {"opponent": "random"}, "webshop": {"products": 2000}}
+    environment = make(name, **options.get(name, {}))
+    assert isinstance(environment.action_space, gymnasium.spaces.Text), "actions are texts unless one asks for vectors"
+    environment.action_space.seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that texts have no bounds, and such advice
+        check_env(environment, skip_render_check=True)
+    policy = make_policy(name, scripted_policies(name)[0], env_options=options.get(name), seed=1)
+    (game,) = rollout([environment], policy, [3])
+    for turn in game.agent_turns:
+        assert environment.action_space.contains(turn.text), "what is played can be played"
+
+
 def test_own_environment_by_module_and_class() -> None:
     name = f"{__name__}:Count"
     assert make(name, step_by=2).step_by == 2
@@ -146,6 +164,12 @@ def test_rollout_needs_one_action_a_history() -> None:
         (lambda: make_policy("wordle", "random", q=0.5), "policy 'random' has no option 'q'; it has: none"),
         (lambda: make_policy("wordle", "random", env_options={"colour": 1}), "no option 'colour'"),
         (lambda: scripted_policies("chest"), "unknown environment"),
+        (lambda: make("wordle", words=5), "environment 'wordle' cannot be made with words=5: "),
+        (lambda: make("alfworld", task_types=3), "environment 'alfworld' cannot be made with task_types=3: "),
+        (lambda: make("chess", engine=3), "chess: engine=3 is no path"),
+        (lambda: make("webshop", products=1e4), "webshop: products=10000.0 is no whole number"),
+        (lambda: make("webshop", products="10,000"), "webshop: products='10,000' is no whole number"),
+        (lambda: make("webshop", products=2000, index=__file__), "environment 'webshop' cannot be made with "),
         (lambda: derive_seed(-1), "negative"),
     ],
 )

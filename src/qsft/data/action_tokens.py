@@ -46,6 +46,8 @@ class VectorTokens:
             )
         if not isinstance(bins, int) and len(bins) != len(self.low):
             raise ConfigError(f"bins: {len(bins)} numbers for {len(self.low)} dimensions; give one for each")
+        if np.array(bins).dtype.kind not in "iu":
+            raise ConfigError(f"bins: {bins!r:.60}; give whole numbers")
         self.bins = np.broadcast_to(np.array(bins, np.int64), self.low.shape).copy()
         self.width = (self.high - self.low) / self.bins.clip(1)
         for dimension, (lower, upper, width) in enumerate(zip(self.low, self.high, self.width, strict=True)):

@@ -51,6 +51,8 @@ class Environment(gymnasium.Env):
         return_range: ``(low, high)``, bounds on the undiscounted return-to-go from any state that can be reached.
         max_turns: agent turns after which an episode is over.
         thoughts: whether a thought may stand before an action (:mod:`qsft.data.thoughts`).
+        repeatable: whether the same seed and actions lead to the same episode again; not where somebody takes part whom no
+            seed governs, such as an engine limited by time or a served model.
     """
 
     name: ClassVar[str]
@@ -59,6 +61,7 @@ class Environment(gymnasium.Env):
     return_range: tuple[float, float]
     max_turns: int
     thoughts: ClassVar[bool] = False
+    repeatable: bool = True
     _playing: bool = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

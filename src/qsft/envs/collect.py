@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -53,6 +54,8 @@ class Collection:
 
     Attributes:
         block_size: episodes a block.
+        source: what each episode's metadata says of where it comes from.
+        repeatable: whether the same episodes can be played again (:class:`qsft.envs.base.Environment`).
 
     Raises:
         ConfigError: unknown name or option, or a negative seed.
@@ -68,18 +71,34 @@ class Collection:
             policy = make_policy(env_name, policy, env_options=options)
         self._player: BlockPlayer = environment.block_player(policy) or RolloutPlayer(env_name, policy, options)
         self._seed = seed
-        self._source = {"env": environment.name, "policy": policy.name, "seed": seed}
+        self.source = source_of(environment.name, policy, seed, options)
         self.block_size = self._player.size
+        self.repeatable = environment.repeatable
 
     def block(self, number: int) -> list[Trajectory]:
         """Episodes ``number * block_size`` to ``(number + 1) * block_size``, the latter excluded.
 
-        Metadata: ``env``, ``policy``, ``seed``, ``episode``, the reset options that replay it, ``success``.
+        Metadata: ``env``, ``policy``, ``seed``, ``env_options`` (if any), ``episode``, the reset options that replay it,
+        ``success``.
         """
         trajectories = self._player.play(self._seed, number)
         for episode, trajectory in enumerate(trajectories, start=number * self.block_size):
-            trajectory.metadata = {**self._source, "episode": episode, **trajectory.metadata}
+            trajectory.metadata = {**self.source, "episode": episode, **trajectory.metadata}
         return trajectories
+
+
+def source_of(env_name: str, policy: Policy, seed: int, env_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Where episodes come from, for their metadata."""
+    source: dict[str, Any] = {"env": env_name, "policy": policy.name, "seed": seed}
+    if env_options:
+        source["env_options"] = {name: _noted(value) for name, value in env_options.items()}
+    return source
+
+
+def _noted(value: Any) -> Any:
+    """An option's value as a row has it: of a long one a digest, of one that is no JSON its type."""
+    text = json.dumps(value, default=lambda part: type(part).__name__)
+    return json.loads(text) if len(text) <= 100 else f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def collect(
@@ -109,8 +128,9 @@ def collect_to_file(
     """Plays ``episodes`` episodes (at least 1) into a new file; the rest is as for :class:`Collection`.
 
     They are gathered in ``NAME.partial.jsonl`` beside the file, which takes the file's name at the end. When it is
-    there already, an interrupted collection is continued: the file comes out the same to the byte. Pictures are written
-    to the folder ``NAME-images`` beside it (:func:`qsft.data.images.save_pictures`).
+    there already, an interrupted collection is continued: the file comes out the same to the byte, unless the environment
+    does not repeat itself (a player limited by time). Pictures are written to the folder ``NAME-images`` beside it
+    (:func:`qsft.data.images.save_pictures`).
 
     Args:
         out: a ``.jsonl`` or ``.parquet`` file that does not exist yet.
@@ -170,12 +190,17 @@ def _resume(partial: Path, collection: Collection, episodes: int, pictures: Path
                 break
             rows, size, last = rows + 1, size + len(line), line
     if rows:
-        number, index = divmod(rows - 1, collection.block_size)
-        expected = json.dumps(trajectory_to_row(save_pictures(collection.block(number)[index], pictures)))
         try:
-            same = json.loads(last) == json.loads(expected)
-        except ValueError:
-            same = False
+            row = json.loads(last)
+            noted = dict(row["metadata"])
+        except (ValueError, KeyError, TypeError):
+            row = noted = {}
+        # first what was asked for: pictures of other options must not be written over those that are there
+        same = {**noted, **collection.source, "episode": rows - 1} == noted
+        if same and collection.repeatable:
+            number, index = divmod(rows - 1, collection.block_size)
+            expected = save_pictures(collection.block(number)[index], pictures)
+            same = row == json.loads(json.dumps(trajectory_to_row(expected)))
         if not same:
             raise DataError(
                 f"{partial}: row {rows}: not what this command would have written there; "

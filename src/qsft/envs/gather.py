@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsft.data.images import picture_folder, save_pictures
 from qsft.data.progress import RowProgress
+from qsft.envs.collect import source_of
 from qsft.envs.registry import environment_class, make
 from qsft.envs.rollout import derive_seed, play
 from qsft.errors import DataError, QSFTError
@@ -39,7 +40,7 @@ def gather(
         policy: any; it need not do the same again.
         episodes: at least 1.
         out: a ``.jsonl`` or ``.parquet`` file that does not exist yet.
-        metadata: what else to note down with each episode, such as the model's name.
+        metadata: what else to note down with each episode, such as the model's name; going on takes the same.
         places: how many are played at once.
 
     Raises:
@@ -56,7 +57,7 @@ def gather(
     if out.exists():
         raise DataError(f"{out}: exists already; delete it or choose another file")
     options = dict(env_options or {})
-    source = {"env": environment_class(env_name).name, "policy": policy.name, "seed": seed, **(metadata or {})}
+    source = {**source_of(environment_class(env_name).name, policy, seed, options), **(metadata or {})}
     partial, pictures = out.with_suffix(".partial.jsonl"), picture_folder(out)
     if pictures.exists() and not partial.exists():
         raise DataError(

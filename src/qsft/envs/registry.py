@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from qsft.envs.base import Environment
-from qsft.errors import ConfigError
+from qsft.errors import ConfigError, QSFTError
 
 if TYPE_CHECKING:
     from qsft.policies.base import Policy
@@ -118,9 +118,15 @@ def _load(target: str) -> Any:
 
 
 def _call(factory: Any, what: str, *args: Any, **options: Any) -> Any:
-    """``factory(*args, **options)``, with a message that lists the options where one is unknown."""
+    """``factory(*args, **options)``, with a message that names the options where one is unknown or of the wrong type."""
     parameters = list(inspect.signature(factory).parameters)[len(args) :]
     for option in options:
         if option not in parameters:
             raise ConfigError(f"{what} has no option {option!r}; it has: {', '.join(parameters) or 'none'}")
-    return factory(*args, **options)
+    try:
+        return factory(*args, **options)
+    except QSFTError:
+        raise
+    except (TypeError, ValueError, OverflowError, OSError) as error:  # a value of another type, or a bad path
+        given = ", ".join(f"{name}={value!r:.60}" for name, value in options.items()) or "no options"
+        raise ConfigError(f"{what} cannot be made with {given}: {error}") from error

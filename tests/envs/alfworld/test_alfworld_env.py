@@ -108,6 +108,7 @@ def test_anything_else_does_nothing(action: str) -> None:
         ({"game": "train/look_at_obj_in_light/01"}, "no name of a game"),
         ({"game": "train/look_at_obj_in_light/²"}, "no name of a game"),
         ({"game": "train/look_at_obj_in_light/1000000000"}, "no name of a game"),
+        ({"game": "train/look_at_obj_in_light/" + "1" * 5000}, "no name of a game"),
         ({"game": 3}, "no name of a game"),
         ({"game": "train/look_at_obj_in_light/1", "spec": SPEC}, "give one of them"),
         ({"spec": []}, "no mapping"),

@@ -20,6 +20,7 @@ import pytest
 from qsft.envs import EpisodeError, make, make_policy
 from qsft.envs.chess.engine import MATE, Candidate, Engine, EngineError, EngineSettings
 from qsft.envs.chess.skill import LINES, pick, search_depth, skill_level, weak_move
+from qsft.envs.collect import collect_to_file
 from qsft.errors import ConfigError, DataError
 from qsft.evaluation import evaluation_row
 from qsft.evaluation.rollout import failed, rollout
@@ -55,7 +56,12 @@ class Scripted:
 
 @pytest.mark.parametrize(
     ("failure", "message"),
-    [("die", r"died \(exit status 3\)"), ("hang", "did not answer within 2 s"), ("mumble", "gave no move for")],
+    [
+        ("die", r"died \(exit status 3\)"),
+        ("hang", "did not answer within 2 s"),
+        ("mumble", "gave no move for"),
+        ("a2a4", "answered 'a2a4', which is not legal"),
+    ],
 )
 def test_an_engine_that_fails_costs_one_episode(
     stand_in: Callable[..., str], failure: str, message: str, caplog: pytest.LogCaptureFixture
@@ -259,6 +265,20 @@ def test_the_elo_limited_opponent(stockfish: str) -> None:
         env.step(move)
     assert len(env.step("illegal\n")[4]["replies"]) == 3
     assert env._opponent.engine.options["UCI_Elo"] == 1500
+
+
+def test_a_collection_against_it_is_continued_though_it_does_not_repeat_itself(stockfish: str, tmp_path: Path) -> None:
+    out, partial = tmp_path / "games.jsonl", tmp_path / "games.partial.jsonl"
+    options = {"opponent": "stockfish-elo", "move_seconds": 0.002, "max_moves": 6}
+    collect_to_file("endgames", "random", 6, out, 3, options)
+    kept = out.read_text().splitlines(keepends=True)[:4]
+    out.unlink()
+    partial.write_text("".join(kept))
+    with pytest.raises(DataError, match="row 4: not what this command"):
+        collect_to_file("endgames", "random", 6, out, 3, options | {"max_moves": 7})
+    collect_to_file("endgames", "random", 6, out, 3, options)
+    lines = out.read_text().splitlines(keepends=True)
+    assert (lines[:4], len(lines)) == (kept, 6)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])

@@ -106,6 +106,7 @@ def test_pins(cls: type[Manipulation]) -> None:
     env.scene.data.qvel[:] = np.nan
     info = env.step(STAY)[-1]
     assert {name: info[name] for name in pins} == pins
+    assert env.reset(seed=2, options=pins | {"locked": "true"})[0] == first, "as a command line gives it"
     third, _ = env.reset(seed=3, options={"drawer": 0.05})
     assert third != first
     assert env.scene.drawer == pytest.approx(0.05)
@@ -140,6 +141,7 @@ def test_bad_pins(pick: Pick, options: dict[str, Any], message: str) -> None:
         ([-np.inf, 0, 0, 0, 0], "action -inf in dimension 0"),
         ("a1 a2 a3 a4 a5\n", "a vector of 5 numbers"),
         (None, "got"),
+        ([10**400, 0, 0, 0, 0], "a vector of 5 numbers"),
     ],
 )
 def test_bad_vectors(vectors: Place, action: Any, message: str) -> None:
@@ -164,6 +166,8 @@ def test_vectors_instead_of_texts(vectors: Place) -> None:
     [
         ({"observation": "sound"}, "pick: observation='sound' is unknown; use one of tokens, picture, state, image"),
         ({"state_bins": 0}, "bins: 0 in dimension 0"),
+        ({"action_bins": 2.7}, "bins: [2.7, 2.7, 2.7, 2.7, 2]; give whole numbers"),
+        ({"action_bins": "x"}, "give whole numbers"),
         ({"observation": "image", "image_size": 8}, "image_size: 8; give 16 to 512 pixels"),
     ],
 )

@@ -53,6 +53,17 @@ def test_a_locked_drawer_and_a_target_are_seen() -> None:
 
 
 @pytest.mark.usefixtures("opengl")
+def test_pictures_of_any_number_of_sizes_are_the_same_but_for_their_size() -> None:
+    """Each size has an OpenGL context of its own; to give one back would blacken another's pictures."""
+    scene = Scene()
+    scene.place(START)
+    light = {size: Pictures(size).of(scene).mean() for size in (64, 80, 96, 112, 128, 144, 160)}
+    assert min(light.values()) > 5
+    assert max(light.values()) < min(light.values()) * 1.2
+    assert Pictures(64).of(scene).mean() == light[64]
+
+
+@pytest.mark.usefixtures("opengl")
 def test_environments_that_show_pictures() -> None:
     env = Place(observation="image", image_size=48, wrist=True)
     observation, _ = env.reset(seed=1)

@@ -150,6 +150,9 @@ def test_several_mazes() -> None:
         ({}, {"position": [1]}, "is no start"),
         ({}, {"position": "1, 1"}, "is no start"),
         ({}, {"position": [[1], 1]}, "is no start"),
+        ({}, {"position": [1.0, 1.0]}, "is no start"),
+        ({}, {"maze": ["umaze"]}, r"maze \['umaze'\] is none of this environment's"),
+        ({"maze": 5}, None, "environment 'maze' cannot be made with maze=5: 'int' object is not iterable"),
         ({}, {"goal": [1, 1]}, "unknown reset option 'goal'; known: maze, position"),
     ],
 )

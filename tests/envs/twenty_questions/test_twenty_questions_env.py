@@ -87,6 +87,7 @@ def test_bad_reset_options(options: dict[str, Any], message: str) -> None:
         ({"objects": [], "oracle": lambda n, q: "No."}, "objects is empty"),
         ({"objects": ["Cat", "Dog;"], "oracle": lambda n, q: "No."}, "row 2: 'Dog;' is no"),
         ({"objects": [3], "oracle": lambda n, q: "No."}, "row 1: 3 is no"),
+        ({"objects": "Radish", "oracle": lambda n, q: "No."}, "objects='Radish' is a text; give a list"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], message: str) -> None:

@@ -87,6 +87,10 @@ def test_other_players_and_other_oracles_are_played_turn_by_turn() -> None:
     assert Collection("twenty-questions", Stubborn()).block_size == RolloutPlayer.size
     told = {"oracle": lambda names, question: "No."}
     assert Collection("twenty-questions", "population", env_options=told).block_size == RolloutPlayer.size
+    strict = {"nouns": lambda words: list(words)}  # to it no guess is right
+    assert Collection("twenty-questions", "population", env_options=strict).block_size == RolloutPlayer.size
+    (lost,) = collect("twenty-questions", "greedy-information", 1, env_options=strict)
+    assert lost.total_return == -20.0
     games = list(collect("twenty-questions", "greedy-information", 2, env_options=told))
     assert [game.total_return for game in games] == [-20.0, -20.0], "an oracle that lies does not stop a player"
     city = make_policy("guess-my-city", "random")

@@ -164,7 +164,7 @@ def test_synthetic_goals() -> None:
         ({"observation": "html"}, "observation='html' is unknown; use one of text, text_rich, words"),
         ({"split": "dev"}, "split='dev' is unknown"),
         ({"goals": "mine"}, "goals='mine' is unknown"),
-        ({"max_turns": 0}, "max_turns=0 must be a whole number"),
+        ({"max_turns": 0}, "max_turns=0 must be at least 1"),
         ({"max_turns": 2.5}, "max_turns=2.5"),
         ({"products": 10}, "products=10 must be from 2,000"),
         ({"catalogue_seed": -1}, "catalogue_seed=-1 is negative"),

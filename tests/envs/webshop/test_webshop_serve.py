@@ -76,7 +76,7 @@ def test_a_person_shops(by_hand: str, out: Path) -> None:
     )
     post(visit, action="click[< prev]")
     assert 'class="clicked" aria-pressed="true">deep purple' in post(visit, action="click[deep purple]")[0]
-    assert not out.exists()
+    assert not out.read_bytes()
     page, _ = post(visit, action="click[buy now]")
     assert '<b id="score">1.000</b>' in page
     assert get(visit) == page, "it can be looked at again"
@@ -104,7 +104,17 @@ def test_two_visits_do_not_meet(by_hand: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/nothing", "/shop", "/shop/x", "/replay/0/0", "/replay/x/y", "/../../etc/passwd", "/shop/x/y", "/favicon.ico"],
+    [
+        "/nothing",
+        "/shop",
+        "/shop/x",
+        "/replay/0/0",
+        "/replay/x/y",
+        "/replay/" + "9" * 5000 + "/0",
+        "/../../etc/passwd",
+        "/shop/x/y",
+        "/favicon.ico",
+    ],
 )
 def test_what_is_not_there(path: str, by_hand: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="404"):
@@ -118,6 +128,7 @@ def test_what_is_not_there(path: str, by_hand: str) -> None:
         ("/start", {"goal": "-1"}, 404),
         ("/start", {"goal": "x"}, 404),
         ("/nothing", {}, 404),
+        ("/start", {"goal": "1" * 5_000}, 404),
         ("/start", {"goal": "1" * 20_000}, 413),
     ],
 )
@@ -130,6 +141,16 @@ def test_any_action_is_taken(by_hand: str) -> None:
     _, visit = post(f"{by_hand}/start")
     for action in ("", "click[", "😀", "click[buy now]", "\ufffd", "[" * 3000):
         assert "WebShop" in post(visit, action=action)[0]
+
+
+def test_brackets_in_a_search_are_blanks(by_hand: str) -> None:
+    _, visit = post(f"{by_hand}/start")
+    assert "B000000000" in post(visit, query="purple [mat]")[0]
+
+
+def test_a_file_that_cannot_be_written_is_noticed_before_anybody_shops(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"people\.jsonl"):
+        ShopServer(("127.0.0.1", 0), OPTIONS, out=tmp_path / "nowhere" / "people.jsonl")
 
 
 def test_a_visit_ends_when_the_actions_are_used_up(monkeypatch: pytest.MonkeyPatch) -> None:

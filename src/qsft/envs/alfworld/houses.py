@@ -160,7 +160,8 @@ def _parsed(name: str) -> tuple[str, str]:
     parts = name.split("/") if isinstance(name, str) else []
     if len(parts) == 3 and parts[0] in SPLITS and parts[1] in TASK_TYPES:
         number = parts[2]
-        if number.isascii() and number.isdecimal() and str(int(number)) == number and int(number) < GAMES:
+        short = len(number) <= len(str(GAMES)) and number.isascii() and number.isdecimal()
+        if short and str(int(number)) == number and int(number) < GAMES:
             return parts[0], parts[1]
     raise ConfigError(
         f"alfworld: game {name!r:.80} is no name of a game; it is SPLIT/TASK TYPE/NUMBER, such as "

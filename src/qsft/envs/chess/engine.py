@@ -51,13 +51,15 @@ class EngineSettings:
         timeout: seconds after which an engine that does not answer is given up.
 
     Raises:
-        ConfigError: a timeout that is not positive.
+        ConfigError: a path that is none, a timeout that is not positive.
     """
 
     path: str | None = None
     timeout: float = 30.0
 
     def __post_init__(self) -> None:
+        if not (self.path is None or isinstance(self.path, str | os.PathLike)):
+            raise ConfigError(f"chess: engine={self.path!r:.60} is no path of a program")
         if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or not self.timeout > 0:
             raise ConfigError(f"chess: engine_timeout={self.timeout!r} is not a positive number of seconds")
 

@@ -9,7 +9,7 @@ import chess
 import gymnasium
 
 from qsft.envs.base import BlockPlayer, Environment, EpisodeError
-from qsft.envs.chess.engine import EngineSettings
+from qsft.envs.chess.engine import EngineError, EngineSettings
 from qsft.envs.chess.opponents import make_opponent
 from qsft.envs.chess.texts import OBSERVATIONS, action_text, observation_text, parse_action, symbols
 from qsft.errors import ConfigError
@@ -90,6 +90,7 @@ class Chess(Environment):
         self.engine_settings = EngineSettings(engine, engine_timeout)
         self._opponent_options = (opponent, elo, move_seconds, self.engine_settings)
         self._opponent = make_opponent(*self._opponent_options)
+        self.repeatable = opponent != "stockfish-elo"
         self.observation = observation
         self.max_moves = max_moves
         self.max_turns = max_moves + 1
@@ -226,7 +227,12 @@ class Chess(Environment):
                 ) from error
         else:
             reply = self._opponent.reply(self._board, self.np_random)
-            self._board.push_uci(reply)
+            try:
+                self._board.push_uci(reply)
+            except ValueError as error:
+                raise EngineError(
+                    f"{self.engine_settings.find()} answered {reply!r:.20}, which is not legal in {self._board.fen()}"
+                ) from error
         self._replies.append(reply)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 OBSERVATIONS = ("tokens", "picture", "state", "image")
 _TARGET_BOUNDS = ((0.25, 0.50), (-0.10, 0.20))
+_TRUTHS = {"true": True, "false": False}  # as a command line gives them
 _PIN_BOUNDS = {
     "effector": (*zip(*WORKSPACE.tolist(), strict=True), YAW_BOUNDS),
     "cube": (*(FEATURES[f"cube_{axis}"] for axis in "xyz"), (-np.pi, np.pi)),
@@ -91,11 +93,11 @@ class Manipulation(Environment):
         self.scene = Scene()
         self.in_words = observation in ("tokens", "picture")
         if self.in_words:
-            self.action_space: gymnasium.Space = gymnasium.spaces.Text(max_length=40)
+            self.action_space: gymnasium.Space = gymnasium.spaces.Text(max_length=40, charset=string.printable)
         else:
             self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (5,), np.float32)
         if observation == "tokens":
-            self.observation_space: gymnasium.Space = gymnasium.spaces.Text(max_length=100)
+            self.observation_space: gymnasium.Space = gymnasium.spaces.Text(max_length=100, charset=string.printable)
             return
         if observation == "state":
             self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (len(low),), np.float32)
@@ -184,7 +186,7 @@ class Manipulation(Environment):
             raise EpisodeError(f"{self.name}: no episode is being played; call reset() before step()")
         try:
             vector = np.asarray(action, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise EpisodeError(f"{self.name}: an action is a vector of 5 numbers, got {action!r:.60}") from None
         if vector.shape != (5,):
             raise EpisodeError(f"{self.name}: an action is a vector of 5 numbers, got shape {vector.shape}")
@@ -204,6 +206,7 @@ class Manipulation(Environment):
         values: dict[str, Any] = {}
         for name, value in options.items():
             if name == "locked":
+                value = _TRUTHS.get(value, value) if isinstance(value, str) else value
                 if not isinstance(value, bool):
                     raise ConfigError(f"{self.name}: locked={value!r:.60} must be true or false")
                 values[name] = value

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,8 +175,9 @@ class _Canvas:
         return self._pixels[::-1].copy()
 
 
-@lru_cache(maxsize=4)
+@cache
 def _canvas(size: int) -> _Canvas:
+    """Never given back: what MuJoCo frees of a context is taken from the one that is current, whose pictures turn black."""
     return _Canvas(size)
 
 

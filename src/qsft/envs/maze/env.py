@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -73,8 +74,8 @@ class MazeGame(Environment):
         self.observation = observation
         self.invalid_reward = float(invalid_reward)
         self.return_range = (MOVES_ALLOWED * min(-1.0, self.invalid_reward) - 1.0, 0.0)
-        self.action_space = gymnasium.spaces.Text(max_length=11)
-        self.observation_space = gymnasium.spaces.Text(max_length=200)
+        self.action_space = gymnasium.spaces.Text(max_length=11, charset=string.printable)
+        self.observation_space = gymnasium.spaces.Text(max_length=200, charset=string.printable)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Starts an episode; what ``options`` do not pin is drawn uniformly.
@@ -85,7 +86,7 @@ class MazeGame(Environment):
         """
         options = options or {}
         known = {maze.name: maze for maze in self.mazes}
-        if "maze" in options and options["maze"] not in known:
+        if "maze" in options and options["maze"] not in [*known]:
             raise ConfigError(
                 f"maze: maze {options['maze']!r:.60} is none of this environment's ({', '.join(known)}); "
                 "name it when you make the environment"
@@ -97,7 +98,9 @@ class MazeGame(Environment):
         start = starts[int(self.np_random.integers(len(starts)))]
         if "position" in options:
             given = options["position"]
-            if not isinstance(given, list | tuple) or tuple(given) not in starts:
+            # 1.0 equals 1, but texts spell it
+            whole = isinstance(given, list | tuple) and all(type(number) is int for number in given)
+            if not whole or tuple(given) not in starts:
                 self._playing = False
                 raise ConfigError(
                     f"maze: position {given!r:.60} is no start of {maze.name!r}; give [row, column] of a free cell "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any, ClassVar
 
 import gymnasium
@@ -56,8 +57,8 @@ class TextNav(Environment):
         if observation not in OBSERVATIONS:
             raise ConfigError(f"text-nav: observation={observation!r} is unknown; use one of {', '.join(OBSERVATIONS)}")
         self.observation = observation
-        self.action_space = gymnasium.spaces.Text(max_length=40)
-        self.observation_space = gymnasium.spaces.Text(max_length=1000)
+        self.action_space = gymnasium.spaces.Text(max_length=40, charset=string.printable)
+        self.observation_space = gymnasium.spaces.Text(max_length=1000, charset=string.printable)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Starts an episode. ``options={"position": room}`` pins the room, else it is drawn uniformly.

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from qsft.envs.twenty_questions.game import QuestionGame, known_nouns
 from qsft.envs.twenty_questions.oracles import Oracle
 from qsft.envs.twenty_questions.rules import Tagger, tokens
 from qsft.envs.twenty_questions.world import Item, World, load_world
 from qsft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qsft.envs.base import BlockPlayer
+    from qsft.policies.base import Policy
 
 GUESS_FORMS = ("Is it {}?", "Is the object {}?", "Could it be {}?")
 
@@ -53,6 +57,9 @@ class TwentyQuestions(QuestionGame):
         objects: Sequence[str] | None = None,
         nouns: Tagger | None = None,
     ) -> None:
+        if isinstance(objects, str):
+            raise ConfigError(f"twenty-questions: objects={objects!r:.60} is a text; give a list of objects")
+        self._own_nouns = nouns is None
         items = None if objects is None else [_item(number, text) for number, text in enumerate(objects, start=1)]
         if items is not None and not items:
             raise ConfigError("twenty-questions: objects is empty; give at least one")
@@ -61,6 +68,10 @@ class TwentyQuestions(QuestionGame):
             named = [word for item in items or world.items for name in item.names for word in tokens(name)]
             nouns = known_nouns([*_question_nouns(), *named])
         super().__init__(world, items, oracle, nouns)
+
+    def block_player(self, policy: Policy) -> BlockPlayer | None:
+        # it takes a guess for what it is meant to be; another tagger may read it otherwise
+        return super().block_player(policy) if self._own_nouns else None
 
 
 @cache

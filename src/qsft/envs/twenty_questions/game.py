@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -58,9 +59,11 @@ class QuestionGame(Environment):
             )
         self._index = {name.lower(): number for number, item in enumerate(self.items) for name in item.names}
         self.oracle = self._make_oracle(oracle)
+        # only what we make ourselves is known to give the same answer again
+        self.repeatable = isinstance(self.oracle, TableOracle)
         self._nouns = nouns
-        self.action_space = gymnasium.spaces.Text(max_length=1000)
-        self.observation_space = gymnasium.spaces.Text(max_length=1000)
+        self.action_space = gymnasium.spaces.Text(max_length=1000, charset=string.printable)
+        self.observation_space = gymnasium.spaces.Text(max_length=1000, charset=string.printable)
 
     def _make_oracle(self, oracle: str | Mapping[str, Any] | Oracle) -> Oracle:
         if oracle == "table":

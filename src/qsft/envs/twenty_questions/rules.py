@@ -46,8 +46,8 @@ def tokens(text: str) -> list[str]:
     ``'Is it a jack-o\\'-lantern?' -> ["is", "it", "a", "jack-o'-lantern"]``
     """
     text = text.lower()
-    while text and not text[-1].isalpha():
-        text = text[:-1]
+    end = next((place for place in range(len(text), 0, -1) if text[place - 1].isalpha()), 0)
+    text = text[:end]
     found: list[str] = []
     for word in _MARKS.sub(r" \1 ", text).split():
         parts = _CLITIC.split(word)

@@ -86,8 +86,11 @@ class WebShop(Environment):
         ):
             if value not in known:
                 raise ConfigError(f"webshop: {option}={value!r} is unknown; use one of {', '.join(known)}")
-        if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
-            raise ConfigError(f"webshop: max_turns={max_turns!r} must be a whole number of at least 1")
+        for option, value in (("max_turns", max_turns), ("products", products), ("catalogue_seed", catalogue_seed)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ConfigError(f"webshop: {option}={value!r:.60} is no whole number; write it like 10000")
+        if max_turns < 1:
+            raise ConfigError(f"webshop: max_turns={max_turns} must be at least 1")
         self.observation = observation
         self.max_turns = max_turns
         synthetic = goals == "synthetic"

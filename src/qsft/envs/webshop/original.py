@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.envs.webshop.catalogue import Dice, document, price_limit
@@ -24,6 +24,7 @@ from qsft.envs.webshop.session import BACK, BUY, PREVIOUS, SUB_PAGES, parse_acti
 from qsft.errors import ConfigError, DataError
 
 Tagger = Callable[[str], Sequence[str]]
+T = TypeVar("T")
 
 #: What each file may be called; the first that is there is read.
 PRODUCTS = ("items_shuffle.json", "items_shuffle_1000.json")
@@ -61,7 +62,8 @@ class OriginalCatalogue:
         self.key = f"original-{source.stat().st_size}-{source.stat().st_mtime_ns}"
         self._attributes = _read(path, ATTRIBUTES, dict)
         reviews = _read(path, REVIEWS, list) if (path / REVIEWS[0]).exists() else []
-        self._reviews = {row["asin"]: row for row in reviews}
+        where = f"{path / REVIEWS[0]}: row"
+        self._reviews = {_field(row, "asin", str, f"{where} {number}"): row for number, row in enumerate(reviews)}
         self._rows: list[Mapping[str, Any]] = []
         self._numbers: dict[str, int] = {}
         for number, row in enumerate(_read(path, PRODUCTS, list)):
@@ -69,6 +71,8 @@ class OriginalCatalogue:
             if asin != "nan" and len(asin) <= 10 and asin not in self._numbers:
                 self._numbers[asin] = len(self._rows)
                 self._rows.append(row)
+        if not self._rows:
+            raise DataError(f"{source}: holds no product; is it the right file?")
         self.product = lru_cache(maxsize=1 << 16)(self._product)
         self._goals = self._synthetic_goals() if synthetic else self._human_goals(_read(path, HUMAN_GOALS, dict))
         random.Random(_SHUFFLE).shuffle(self._goals)
@@ -103,14 +107,18 @@ class OriginalCatalogue:
             product_category=_field(row, "product_category", str, where),
             title=_field(row, "name", str, where),
             nouns=(),
-            attributes=tuple(known.get("attributes", ("DUMMY_ATTR",))),
-            features=(features,) if isinstance(features, str) else tuple(features),
-            description=row.get("full_description") or "",
+            attributes=("DUMMY_ATTR",)
+            if known.get("attributes") is None
+            else tuple(_field(known, "attributes", list, where)),
+            features=(features,)
+            if isinstance(features, str)
+            else tuple(_filled(row, "small_description", list, where)),
+            description=_filled(row, "full_description", str, where),
             options=_options(row.get("customization_options"), where),
             price=low if high is None else low + Dice(3, number).below(1000) / 1000 * (high - low),
             price_text=f"${low}" if high is None else f"${low} to ${high}",
             rating=str(opinions.get("average_rating", "N.A.")),
-            reviews=tuple(_review(one) for one in opinions.get("reviews", ())),
+            reviews=tuple(_review(one) for one in _filled(opinions, "reviews", list, where)),
         )
 
     def goal(self, number: int) -> Goal:
@@ -145,7 +153,8 @@ class OriginalCatalogue:
         goals = []
         for index, row in enumerate(self._rows):
             known = self._attributes.get(row["asin"], {})
-            text, attributes = known.get("instruction"), tuple(known.get("instruction_attributes") or ())
+            attributes = tuple(_filled(known, "instruction_attributes", list, row["asin"]))
+            text = known.get("instruction")
             if text is None or not attributes:
                 continue
             options = sorted(_options(row.get("customization_options"), row["asin"]).items())
@@ -302,6 +311,14 @@ def _field(row: Any, name: str, kind: type, where: str) -> Any:
     return value
 
 
+def _filled(row: Any, name: str, kind: type[T], where: str) -> T:
+    """As :func:`_field`; a field that is missing or null is empty."""
+    if isinstance(row, Mapping) and row.get(name) is None:
+        return kind()
+    value: T = _field(row, name, kind, where)
+    return value
+
+
 def _prices(pricing: Any, where: str) -> tuple[float, float | None]:
     """``"$5.99 - $7.99"`` -> 5.99 and 7.99; one price -> it and ``None``; none -> what the original supposes."""
     if not pricing:
@@ -317,14 +334,20 @@ def _prices(pricing: Any, where: str) -> tuple[float, float | None]:
 
 def _options(given: Any, where: str) -> dict[str, tuple[str, ...]]:
     options = {}
+    if given and not isinstance(given, Mapping):
+        raise DataError(f"{where}: customization_options {given!r:.60} is no object; repair it or leave it empty")
     for name, contents in (given or {}).items():
+        if contents is not None and not isinstance(contents, list):
+            raise DataError(f"{where}: option {name}: {contents!r:.60} is no list; repair it or leave it out")
         if contents is not None:
             values = (_field(content, "value", str, f"{where}: option {name}") for content in contents)
             options[name.lower()] = tuple(value.strip().replace("/", " | ").lower() for value in values)
     return options
 
 
-def _review(row: Mapping[str, Any]) -> Review:
+def _review(row: Any) -> Review:
+    if not isinstance(row, Mapping):
+        raise DataError(f"review {row!r:.60} is no object with a title and a review; repair or drop it")
     return Review(row.get("title", ""), row.get("review", ""), row.get("score", row.get("stars", 0)))
 
 

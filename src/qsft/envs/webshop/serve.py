@@ -28,6 +28,7 @@ from qsft.errors import ConfigError, DataError, QSFTError
 #: Visits that are remembered; beyond them the oldest are forgotten.
 _VISITS = 1000
 _LONGEST_FORM = 10_000  # bytes
+_NO_BRACKETS = str.maketrans("[]", "  ")
 _SAFE = {
     # No script runs, whatever a product's text holds.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
@@ -78,6 +79,10 @@ class ShopServer(ThreadingHTTPServer):
                 raise DataError(f"replay: episode {number}: goal {goal!r:.40} is not one of this shop's")
         self.visits: OrderedDict[str, Visit] = OrderedDict()
         self.lock = Lock()
+        if out is not None:
+            from qsft.data.files import append_trajectories
+
+            append_trajectories(out, [])  # now, while nobody has shopped yet, it is found that it cannot be written
         super().__init__(address, _Handler)
 
     def start(self, goal: int | None) -> str:
@@ -150,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == ["replay"]:
             episodes = self.server.replay
             self._page(web.replay_list([_title(episode) for episode in episodes]))
-        elif path[0] == "replay" and len(path) == 3 and all(part.isdecimal() for part in path[1:]):
+        elif path[0] == "replay" and len(path) == 3 and all(_is_number(part) for part in path[1:]):
             self._replay(int(path[1]), int(path[2]))
         else:
             self._missing()
@@ -158,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         path = [part for part in urlsplit(self.path).path.split("/") if part]
         size = self.headers.get("Content-Length", "")
-        if not size.isdecimal() or int(size) > _LONGEST_FORM:
+        if not _is_number(size) or int(size) > _LONGEST_FORM:
             self._missing(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
         form = parse_qs(self.rfile.read(int(size)).decode("utf-8", "replace"), keep_blank_values=True)
@@ -166,14 +171,15 @@ class _Handler(BaseHTTPRequestHandler):
             if path == ["start"]:
                 self._start(form.get("goal", [""])[0])
             elif len(path) == 2 and path[0] == "shop" and path[1] in self.server.visits:
-                action = form["action"][0] if "action" in form else f"search[{form.get('query', [''])[0]}]"
+                query = form.get("query", [""])[0].translate(_NO_BRACKETS)  # they end an action's argument
+                action = form["action"][0] if "action" in form else f"search[{query}]"
                 self.server.act(self.server.visits[path[1]], action)
                 self._go(f"/shop/{path[1]}")
             else:
                 self._missing()
 
     def _start(self, goal: str) -> None:
-        if goal and not (goal.isdecimal() and int(goal) < self.server.goals):
+        if goal and not (_is_number(goal) and int(goal) < self.server.goals):
             self._missing()
         else:
             self._go(f"/shop/{self.server.start(int(goal) if goal else None)}")
@@ -206,6 +212,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: a person's searches are their own."""
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is one, of a length that is worth reading."""
+    return text.isascii() and text.isdecimal() and len(text) < 20
 
 
 def _title(episode: Trajectory) -> str:
