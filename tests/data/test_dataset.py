@@ -44,6 +44,11 @@ def tokenized():
     return TrajectoryTokenizer(byte_bpe(["<pad>", "<eos>"], None, "<eos>"))
 
 
+def row(tokenized, game, number):
+    """What the file holds of a trajectory."""
+    return {**tokenized(game), "episode": number, "episode_return": game.total_return}
+
+
 @pytest.mark.parametrize("name", ["games.jsonl", "games.parquet"])
 def test_a_file_becomes_its_rows(tmp_path, tokenized, name):
     write_trajectories(tmp_path / name, games(1234))
@@ -52,13 +57,13 @@ def test_a_file_becomes_its_rows(tmp_path, tokenized, name):
     assert dataset["episode"][:] == list(range(1234))
     for i, game in enumerate(games(1234)):
         if i % 61 == 0 or i > 1230:
-            assert dataset[i] == {**tokenized(game), "episode": i}
+            assert dataset[i] == row(tokenized, game, i)
 
 
 def test_chat_and_truncation(tmp_path):
     chatting = TrajectoryTokenizer(chat("llama3"), max_length=60)
     dataset = tokenize_file(games(40), chatting, tmp_path)
-    assert [dataset[i] for i in range(40)] == [{**chatting(game), "episode": i} for i, game in enumerate(games(40))]
+    assert [dataset[i] for i in range(40)] == [row(chatting, game, i) for i, game in enumerate(games(40))]
     assert max(map(len, dataset["input_ids"])) <= 60
     assert min(map(len, dataset["turn_rewards"])) >= 1
 
@@ -94,7 +99,7 @@ def test_the_cache_is_used_for_the_same_rows_only(tmp_path, tokenized, monkeypat
 
 def test_trajectories_in_memory(tmp_path, tokenized):
     dataset = tokenize_file(games(20), tokenized, tmp_path)
-    assert [dataset[i] for i in range(20)] == [{**tokenized(game), "episode": i} for i, game in enumerate(games(20))]
+    assert [dataset[i] for i in range(20)] == [row(tokenized, game, i) for i, game in enumerate(games(20))]
     tokenize_file(games(20), tokenized, tmp_path)
     assert len(os.listdir(tmp_path)) == 1
     with pytest.raises(DataError, match="no trajectory to tokenise; give at least one"):
@@ -188,6 +193,10 @@ def test_filter_top(tmp_path, tokenized):
     assert set(tied) == {(0, 1, 2), (1, 2, 4), (1, 2, 5)}
     assert tied == [tuple(filter_top(dataset, 0.5, seed)["episode"]) for seed in range(40)]
     assert filter_top(dataset.select([3, 4, 0]), 0.34)["episode"][:] in ([4], [0])
+    short = TrajectoryTokenizer(tokenized.tokenizer, max_length=5)
+    long = tokenize_file([game(4, 0, 0), game(0, 0, 1), game(0, 2)], short, tmp_path)
+    assert [sum(rewards) for rewards in long["turn_rewards"]] == [0, 1, 2], "what is left of them"
+    assert filter_top(long, 1 / 3)["episode"][:] == [0], "the return of a whole episode counts"
     for share in (0.0, 1.5, -1.0):
         with pytest.raises(ConfigError, match="give a number above 0 and at most 1"):
             filter_top(dataset, share)

@@ -135,7 +135,8 @@ def test_a_file_of_them(tmp_path):
     write_trajectories(tmp_path / "data.jsonl", games)
     cut = TrajectoryTokenizer(tiny.tokenizer(), max_exchanges=1)
     rows = tokenize_file(tmp_path / "data.jsonl", cut, tmp_path)
-    assert [{**row, "episode": 0} for row in rows] == [{**cut(game), "episode": 0} for game in games]
+    numbered = [{**cut(game), "episode": i, "episode_return": game.total_return} for i, game in enumerate(games)]
+    assert list(rows) == numbered
     plain = TrajectoryTokenizer(tiny.tokenizer())
     assert cut.fingerprint() != plain.fingerprint()
     assert "contexts" not in tokenize_file(tmp_path / "data.jsonl", plain, tmp_path).column_names

@@ -183,10 +183,15 @@ def test_truncation_never_leaves_a_row_without_an_agent_turn(plain):
         TrajectoryTokenizer(plain, max_length=32)(game)
 
 
-def test_without_room_for_the_reply_a_prompt_is_refused(plain):
+def test_a_prompt_leaves_the_room_that_there_is(plain):
+    """The newest exchange stays where it leaves room for a token, though the longest reply would not fit behind it."""
     tokenized = TrajectoryTokenizer(plain, max_length=4)
-    with pytest.raises(DataError, match="its last exchange alone has 3 tokens, 2 are allowed"):
-        tokenized.prompt(Trajectory([Turn("user", "xyz")]), reply_tokens=2)
+    past = [Turn("user", "a"), Turn("assistant", "b\n")]
+    for room in (1, 2, 9):
+        assert tokenized.prompt(Trajectory([Turn("user", "xyz")]), reply_tokens=room) == ids(plain, "xyz")
+        assert tokenized.prompt(Trajectory([*past, Turn("user", "xyz")]), reply_tokens=room) == ids(plain, "xyz")
+    with pytest.raises(DataError, match="its last exchange alone has 4 tokens, 3 are allowed"):
+        tokenized.prompt(Trajectory([Turn("user", "wxyz")]), reply_tokens=2)
 
 
 @pytest.mark.parametrize(

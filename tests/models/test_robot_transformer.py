@@ -54,6 +54,16 @@ def test_with_one_step_of_history_the_past_makes_no_difference():
     torch.testing.assert_close(model(padded, attention_mask=mask).logits[0, -7:], whole, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pads", [1, 2, 3])
+def test_padding_of_the_token_that_ends_turns_is_no_turn(pads):
+    """What stands in for a padding token where a tokenizer has none."""
+    model = make()
+    padded = torch.cat([torch.full((1, pads), SIZES["eos_token_id"]), IDS], dim=1)
+    mask = (torch.arange(padded.shape[1]) >= pads).long()[None]
+    found = model(padded, attention_mask=mask).logits[:, pads:]
+    torch.testing.assert_close(found, model(IDS).logits, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("history", [1, 2])
 def test_the_cache_gives_what_one_pass_gives(history):
     model = make(history=history)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from qsft.data import TrajectoryCollator
 from qsft.models import AdapterTarget, TargetNetwork, make_target, output_head, state_hidden
@@ -74,6 +75,16 @@ class TestMovingAverage:
         old = torch.cat([p.flatten() for p in target.parameters()])
         assert target.distance(model) == pytest.approx(float((flat - old).norm() / flat.norm()), rel=1e-5)
 
+    def test_running_statistics_are_the_model_s(self):
+        model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).train()
+        target = TargetNetwork(model)
+        for _ in range(5):
+            model(torch.randn(8, 3) * 3 + 1)
+            target.update(model, 0.1)
+        assert model[1].running_mean.abs().max() > 0.1
+        for mine, other in zip(target.copy.buffers(), model.buffers(), strict=True):
+            torch.testing.assert_close(mine, other)
+
 
 class TestFullCopy:
     def test_sees_no_dropout_even_before_anybody_sets_a_mode(self, batch):
@@ -94,6 +105,15 @@ class TestFullCopy:
 
 
 class TestAdapterTarget:
+    @pytest.mark.parametrize("start", [True, "gaussian", "pissa", "olora"])
+    def test_making_it_leaves_the_model_as_it_was_however_adapters_start(self, batch, start):
+        """Some ways to start an adapter change the base, which a second adapter must not do again."""
+        model = adapted(init_lora_weights=start).eval()
+        before = state_hidden(model, batch)
+        target = make_target(model)
+        torch.testing.assert_close(state_hidden(model, batch), before, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(target.hidden(model, batch), before, atol=1e-5, rtol=1e-5)
+
     def test_begins_equal(self, batch):
         model = adapted()
         shake(trained_parameters(model))

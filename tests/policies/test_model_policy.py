@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qsft.data import Trajectory, TrajectoryTokenizer, Turn
-from qsft.errors import ConfigError
+from qsft.errors import ConfigError, DataError
 from qsft.models import Extraction, QSFTPolicyModel
 from qsft.policies import ModelPolicy, Policy
 from tests.models import naive, tiny
@@ -220,6 +220,18 @@ def test_long_histories_leave_room_for_the_reply(models):
     assert policy.q_values(long, ["e\n"])[0].tokens[0].q == pytest.approx(
         TestValues().by_hand(models, shown)[0][tiny.tokenizer().get_vocab()["e"]], rel=1e-4
     )
+
+
+def test_a_prompt_that_leaves_little_room_gets_a_short_reply_and_shortens_no_other(models):
+    model = QSFTPolicyModel.combine(*models, dummy_token_id=DUMMY, return_range=RANGE)
+    policy = ModelPolicy(model, TrajectoryTokenizer(tiny.tokenizer(), max_length=64), "tiny", 0.0, 20)
+    tight = history("a b c d e f g h " * 7 + "a b c d\n")
+    assert len(ids_of(tight)) == 62
+    assert len(policy.act([tight])[0].split()) <= 2
+    assert policy.act([HISTORIES[0], tight]) == policy.act([HISTORIES[0]]) + policy.act([tight])
+    assert len(policy.q_values(tight, ["a\n"])) == 1
+    with pytest.raises(DataError, match="the reply 'a b\\\\n' has 3 tokens and its history 62; 64 are allowed"):
+        policy.q_values(tight, ["a b\n"])
 
 
 def test_another_decoding_of_the_same_models(models):

@@ -90,6 +90,7 @@ BAD = {
     "no stage 2": ({"method": "sft", "likelihood": {"gamma": 1}}, ConfigError, "likelihood: sft has no such stage"),
     "format": ({"format": "prose"}, ConfigError, "format: 'prose'"),
     "lora argument": ({"lora": {"rank": 2}}, ConfigError, "lora: .*'rank'"),
+    "lora bias": ({"lora": {"bias": "all"}}, ConfigError, "lora: bias: the target network is a second adapter"),
     "lora target": ({"lora": {"target_modules": ["q_proj"]}}, ConfigError, "lora: .*q_proj"),
     "model type": ({"model": {"model_type": "gpt17"}}, ConfigError, "model_type 'gpt17' is unknown"),
     "no model type": ({"model": {"n_embd": 16}}, ConfigError, "a config needs model_type"),
@@ -330,6 +331,23 @@ class TestResults:
         out = train(settings(data, model=str(tmp_path / "model")), tmp_path / "run", quiet=True)
         for part in ("behaviour", "likelihood"):
             assert load_causal_lm(out / part).dtype == torch.float32
+
+    def test_a_half_precision_behaviour_model_is_read_in_float32(self, data, tmp_path):
+        """The ratio of two models' probabilities is the value: with one of them rounded it is noise."""
+        given = tiny.make("gpt2", seed=3).to(torch.bfloat16)
+        given.save_pretrained(tmp_path / "given")
+        out = go(settings(data, behaviour_model=str(tmp_path / "given"), behaviour={}), tmp_path / "run")
+        kept = load_causal_lm(out / "behaviour")
+        assert kept.dtype == torch.float32
+        assert all(torch.equal(p, q.float()) for p, q in zip(kept.parameters(), given.parameters(), strict=True))
+
+    def test_counting_input_tokens_leaves_the_log_as_it_is(self, data, tmp_path):
+        """With it every line of the log looks like the summary at the end."""
+        counted = {**STAGE, "include_num_input_tokens_seen": "all"}
+        out = go(settings(data, "sft", behaviour=counted), tmp_path / "run")
+        lines = [json.loads(line) for line in (out / "log-behaviour.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [*range(STAGE["logging_steps"], STAGE["max_steps"] + 1)]
+        assert all("loss" in line for line in lines)
 
     def test_filtered_bc_sees_the_best(self, data, tmp_path, monkeypatch):
         seen = []

@@ -12,6 +12,7 @@ from qsft.errors import ConfigError
 from qsft.models import SupportRule, compute_support, with_support
 from qsft.training import QSFTConfig, QSFTTrainer, SFTConfig, SFTTrainer
 from qsft.training.critic_config import ILQLConfig
+from qsft.training.critic_trainers import CRITICS
 from qsft.training.trainer import JSONLinesLog, last_checkpoint
 from tests.models import tiny
 from tests.training import naive
@@ -46,6 +47,9 @@ def trainer(kind, data, folder, model=None, eval_dataset=None, **settings):
         **settings,
     }
     model = tiny.make("gpt2", seed=10) if model is None else model
+    if kind in CRITICS:
+        config = CRITICS[kind].config_class(**{**RANGE, **settings})
+        return CRITICS[kind](model, config, data, tiny.tokenizer(), eval_dataset=eval_dataset)
     if kind == "sft":
         return SFTTrainer(model, SFTConfig(**settings), data, tiny.tokenizer(), eval_dataset=eval_dataset)
     return QSFTTrainer(model, QSFTConfig(**{**RANGE, **settings}), data, tiny.tokenizer(), eval_dataset=eval_dataset)
@@ -59,7 +63,7 @@ def logged(trained):
     return [line for line in trained.state.log_history if "loss" in line]
 
 
-@pytest.mark.parametrize("kind", ["sft", "qsft"])
+@pytest.mark.parametrize("kind", ["sft", "qsft", *CRITICS])
 def test_accumulated_gradients_equal_a_big_batch(kind, data, tmp_path):
     """Although micro-batches hold different numbers of agent tokens."""
     runs = []

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from qsft.data import Trajectory, TrajectoryCollator, TrajectoryTokenizer, Turn, summarise, tokenize_file
+from qsft.data.dataset import FEATURES
 from qsft.data.images import open_image, png
 from qsft.errors import ConfigError, DataError
 from tests.models import tiny
@@ -198,7 +199,7 @@ class TestFiles:
 
     def test_text_rows_are_as_they_were(self, tmp_path):
         made = tokenize_file(tiny.trajectories(3), TrajectoryTokenizer(tiny.tokenizer()), tmp_path)
-        assert made.column_names == ["input_ids", "agent_mask", "turn_end", "turn_rewards", "terminated", "episode"]
+        assert made.column_names == [*FEATURES]
 
     @pytest.mark.parametrize(
         ("content", "images", "message"),

@@ -23,6 +23,7 @@ class TokenColumns:
         turn_rewards: ``[sum of turn_counts]`` float64, one for each agent turn that was kept.
         turn_counts: ``[B]`` int64, agent turns of each trajectory.
         terminated: ``[B]`` bool.
+        returns: ``[B]`` float64, undiscounted, of whole trajectories: also of the agent turns that were not kept.
         images: paths of each trajectory's images, in order; ``None``: the tokenizer knows no images.
         contexts: tokens of each of a trajectory's stretches that are read by themselves, in order; ``None``: rows are
             read whole.
@@ -35,6 +36,7 @@ class TokenColumns:
     turn_rewards: np.ndarray
     turn_counts: np.ndarray
     terminated: np.ndarray
+    returns: np.ndarray
     images: list[list[str]] | None = None
     contexts: list[list[int]] | None = None
 
@@ -65,6 +67,7 @@ class ColumnBuilder:
         self._rewards: list[float] = []
         self._counts: list[int] = []
         self._terminated: list[bool] = []
+        self._returns: list[float] = []
         self._images: list[list[str]] = []
         self._contexts: list[list[int]] = []
 
@@ -80,6 +83,7 @@ class ColumnBuilder:
         self._rewards += rewards
         self._counts.append(len(rewards))
         self._terminated.append(trajectory.ended == "terminated")
+        self._returns.append(trajectory.total_return)
         self._images.append([str(image) for stretch in stretches for turn in stretch.turns for image in turn.images])
         self._lengths.append(sum(sizes))
         self._contexts.append(sizes)
@@ -99,6 +103,7 @@ class ColumnBuilder:
             turn_rewards=np.array(self._rewards, np.float64),
             turn_counts=np.array(self._counts, np.int64),
             terminated=np.array(self._terminated, bool),
+            returns=np.array(self._returns, np.float64),
             images=self._images if self._with_images else None,
             contexts=self._contexts if self._with_contexts else None,
         )

@@ -22,7 +22,7 @@ from qsft.data.trajectory import Trajectory
 from qsft.errors import ConfigError, DataError
 
 #: Part of every cache's name: raised whenever the same input gives other rows.
-LAYOUT = 1
+LAYOUT = 2
 FEATURES = datasets.Features(
     {
         "input_ids": datasets.List(datasets.Value("int32")),
@@ -31,6 +31,7 @@ FEATURES = datasets.Features(
         "turn_rewards": datasets.List(datasets.Value("float64")),
         "terminated": datasets.Value("bool"),
         "episode": datasets.Value("int64"),
+        "episode_return": datasets.Value("float64"),
     }
 )
 #: Of rows that were made with a processor: the files of their images.
@@ -123,16 +124,7 @@ def filter_top(dataset: datasets.Dataset, share: float, seed: int = 0) -> datase
     """
     if not 0.0 < share <= 1.0:
         raise ConfigError(f"share: {share}; give a number above 0 and at most 1")
-    returns = np.zeros(len(dataset))
-    at = 0
-    for table in dataset.select_columns(["turn_rewards"]).with_format("arrow").iter(1000):
-        column = table.column("turn_rewards").combine_chunks()
-        counts = np.diff(column.offsets.to_numpy())
-        rows = np.repeat(np.arange(len(counts)), counts)
-        returns[at : at + len(counts)] = np.bincount(
-            rows, column.flatten().to_numpy(zero_copy_only=False), minlength=len(counts)
-        )
-        at += len(counts)
+    returns = dataset.with_format("numpy").select_columns(["episode_return"])["episode_return"][:]
     order = np.lexsort((np.random.default_rng(seed).permutation(len(returns)), -returns))
     return dataset.select(np.sort(order[: max(1, round(share * len(returns)))]))
 
@@ -177,6 +169,7 @@ def _record_batch(columns: TokenColumns, start: int, schema: pa.Schema) -> pa.Re
         pa.ListArray.from_arrays(_offsets(columns.turn_counts), columns.turn_rewards),
         pa.array(columns.terminated),
         pa.array(np.arange(start, start + len(columns.lengths))),
+        pa.array(columns.returns),
     ]
     if columns.images is not None:
         arrays.append(pa.array(columns.images, pa.list_(pa.string())))

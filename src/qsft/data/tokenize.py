@@ -203,7 +203,8 @@ class TrajectoryTokenizer:
             trajectory: a history in which the agent is to speak next; ``ended`` is not read, and rewards only with
                 return tokens.
             reply_tokens: room to leave below ``max_length`` for the reply. With the reply's true length the prompt of a
-                row's last agent turn is exactly what precedes that turn in training, truncation included.
+                row's last agent turn is exactly what precedes that turn in training, truncation included. Where the
+                newest exchange leaves less room it stands alone, with what room there is.
             target_return: with return tokens, what the whole episode is to return
                 (:meth:`~qsft.data.return_tokens.ReturnTokens.wanted`); ``None``: the best that the data has seen.
 
@@ -224,7 +225,8 @@ class TrajectoryTokenizer:
         context = _Context(turns, True, self._segments(turns, True, training=False))
         self._ids.encode(context.segments)
         limit = None if self.max_length is None else self.max_length - reply_tokens
-        shown, pieces = self._fit(context, limit, False, to_go)
+        most = None if self.max_length is None else self.max_length - min(reply_tokens, 1)
+        shown, pieces = self._fit(context, limit, False, to_go, most)
         ids: list[int] = []
         prefix: int | None = None
         for segment, piece in pieces:
@@ -353,10 +355,19 @@ class TrajectoryTokenizer:
                 )
 
     def _fit(
-        self, context: _Context, limit: int | None, training: bool, to_go: Sequence[float]
+        self,
+        context: _Context,
+        limit: int | None,
+        training: bool,
+        to_go: Sequence[float],
+        most: int | None = None,
     ) -> tuple[Sequence[Turn], list[tuple[Segment, np.ndarray]]]:
-        """The newest whole exchanges that fit into the limit, and their ids, return tokens included."""
+        """The newest whole exchanges that fit into the limit, and their ids, return tokens included.
+
+        The newest alone may have ``most`` tokens (default: the limit).
+        """
         turns, open_end, segments = context.turns, context.open_end, context.segments
+        shorter: Sequence[Turn] = turns
         pieces = self._pieces(segments, training, to_go)
         size = _size(pieces)
         if limit is not None and size > limit:
@@ -376,12 +387,13 @@ class TrajectoryTokenizer:
                     kept, high = (shorter, pieces), middle
                 else:
                     size, low = _size(pieces), middle + 1
-            if kept is None:
+            most = limit if most is None else most
+            if kept is None and size > most:
                 raise DataError(
-                    f"its last exchange alone has {size} tokens, {limit} are allowed; "
-                    "raise max_length or shorten the turns"
+                    f"its last exchange alone has {size} tokens, {most} are allowed; raise max_length or shorten the turns"
                 )
-            turns, pieces = kept
+            # what was tried last is the newest exchange alone
+            turns, pieces = (shorter, pieces) if kept is None else kept
         if training and next(segment for segment, piece in pieces if len(piece)).kind == "agent":
             raise DataError(
                 "nothing stands before the agent's first token; "

@@ -248,7 +248,7 @@ class RobotTransformerModel(_PreTrained):
 
     def _steps(self, ids: Tensor, real: Tensor) -> _Steps:
         inside = real if self.config.bos_token_id is None else real & (ids != self.config.bos_token_id)
-        ends = (ids == self.config.eos_token_id).long()
+        ends = (real & (ids == self.config.eos_token_id)).long()  # padding may be the same token
         number = (ends.cumsum(1) - ends) // 2
         count = inside.long().cumsum(1)
         begins = torch.zeros_like(number, dtype=torch.bool)

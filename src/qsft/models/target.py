@@ -53,6 +53,13 @@ class TargetNetwork(nn.Module):
         """Move every parameter the share ``rate`` (in [0, 1]) of the way to the model's, in the target's precision."""
         ours, theirs = self.pairs(model)
         torch._foreach_lerp_(ours, [p.to(mine.dtype) for mine, p in zip(ours, theirs, strict=True)], rate)
+        self.take_buffers(model)
+
+    @torch.no_grad()
+    def take_buffers(self, model: nn.Module) -> None:
+        """The model's buffers, such as a BatchNorm's running statistics, which are slow averages already."""
+        for mine, other in zip(self.copy.buffers(), model.buffers(), strict=True):
+            mine.copy_(other)
 
     @torch.no_grad()
     def distance(self, model: nn.Module) -> float:
@@ -76,6 +83,8 @@ class AdapterTarget(TargetNetwork):
         nn.Module.__init__(self)
         self.trained = trained
         config = copy.deepcopy(model.peft_config[trained])
+        # its weights are copied over; pissa, olora and their like would change the base that both share
+        config.init_lora_weights = True
         model.add_adapter(self.NAME, config)
         self._copy_weights(model)
         model.set_adapter(trained)
@@ -85,6 +94,9 @@ class AdapterTarget(TargetNetwork):
         ours, theirs = self.pairs(model)
         for mine, other in zip(ours, theirs, strict=True):
             mine.copy_(other)
+
+    def take_buffers(self, model: nn.Module) -> None:
+        """Nothing: the target lives in the model and shares its buffers."""
 
     def pairs(self, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         named = dict(model.named_parameters())

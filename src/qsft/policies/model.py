@@ -14,7 +14,7 @@ from torch import Tensor
 from qsft.data.batch import pad_token
 from qsft.data.tokenize import Prompt, TrajectoryTokenizer
 from qsft.data.trajectory import Trajectory
-from qsft.errors import ConfigError
+from qsft.errors import ConfigError, DataError
 from qsft.models.extraction import Extraction
 from qsft.models.policy_model import QSFTPolicyModel
 from qsft.models.states import readable_inputs
@@ -162,8 +162,14 @@ class ModelPolicy:
         if not histories:
             return []
         prompts = [self._prompt(history) for history in histories]
-        if self.beams > 1 and len(prompts) > 1 and any(prompt.images for prompt in prompts):
-            return [self.act([history])[0] for history in histories]  # beams can repeat the images of one row alone
+        alone = self.beams > 1 and any(
+            prompt.images for prompt in prompts
+        )  # beams can repeat the images of one row alone
+        room = min(self._room(prompt) for prompt in prompts)
+        if len(prompts) > 1 and (
+            alone or room < self.max_new_tokens
+        ):  # who has less room must not shorten others' replies
+            return [self.act([history])[0] for history in histories]
         seen = self.tokenizer.images
         keeps = self.beams == 1 and (seen is None or seen.only_tokens)
         episodes = [id(history) for history in histories]
@@ -187,7 +193,7 @@ class ModelPolicy:
                 **inputs,
                 past_key_values=read,
                 return_dict_in_generate=True,
-                max_new_tokens=self.max_new_tokens,
+                max_new_tokens=room,
                 eos_token_id=self.tokenizer.end_of_turn_ids,
                 pad_token_id=pad_token(self.tokenizer.tokenizer),
                 suppress_tokens=self._unsayable or None,
@@ -245,6 +251,11 @@ class ModelPolicy:
 
     def _reply_value(self, history: Trajectory, prompt: Prompt, reply: str, support: float) -> ReplyValue:
         ids = self.tokenizer.reply(history, reply)
+        most = self.tokenizer.max_length
+        if most is not None and len(prompt.input_ids) + len(ids) > most:
+            raise DataError(
+                f"the reply {reply!r:.40} has {len(ids)} tokens and its history {len(prompt.input_ids)}; {most} are allowed"
+            )
         # the prompt's last position is that of the reply's first token
         read = self._read(dataclasses.replace(prompt, input_ids=[*prompt.input_ids, *ids]), history, len(ids) + 1)
         tokens = [self._token(read, place, token) for place, token in enumerate(ids)]
@@ -276,6 +287,11 @@ class ModelPolicy:
 
     def _prompt(self, history: Trajectory) -> Prompt:
         return self.tokenizer.read(history, self.max_new_tokens, self.target_return)
+
+    def _room(self, prompt: Prompt) -> int:
+        """Tokens that a reply may have: the longest of the data's, or what the prompt leaves."""
+        most = self.tokenizer.max_length
+        return self.max_new_tokens if most is None else min(self.max_new_tokens, most - len(prompt.input_ids))
 
     @property
     def _unsayable(self) -> list[int]:

@@ -221,9 +221,13 @@ class ArcherLoss(CriticLoss):
     """An implicit Q-learning critic of whole turns, and token cross-entropy weighted with its advantages.
 
     The critic's terms are means over turns, the actor's over tokens: neither grows with the length of a turn.
+
+    Attributes:
+        tokens_a_turn: of all micro-batches of a training step, which the trainer sets; ``None``: of the batch at hand.
     """
 
     settings: ArcherConfig
+    tokens_a_turn: Tensor | None = None
 
     def total(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
         acted, mask, ends = has_action(batch), batch["state_mask"], batch["turn_end"]
@@ -252,7 +256,8 @@ class ArcherLoss(CriticLoss):
             **_weight_metrics(imitated, self.settings.max_weight),
         }
         # forward() divides by tokens
-        return (q_loss + v_loss) * (acted.sum() / turns) + actor, metrics
+        known = self.tokens_a_turn if self.training else None
+        return (q_loss + v_loss) * (acted.sum() / turns if known is None else known) + actor, metrics
 
     def _states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Hidden states ``[N, d]`` of the batch's states, and ``[turns, d]`` behind the last token of each turn."""

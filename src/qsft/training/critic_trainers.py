@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import datasets
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
@@ -160,6 +161,13 @@ class ArcherTrainer(ActorTrainer):
 
     config_class, loss_class = ArcherConfig, ArcherLoss
     q_values, target_heads = "turns", True
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
+        tokens = super()._get_num_items_in_batch(batch_samples, device)
+        assert isinstance(self.loss_module, ArcherLoss) and tokens is not None
+        turns = self._total([batch["turn_end"].sum() for batch in batch_samples], device)
+        self.loss_module.tokens_a_turn = tokens / turns.clamp_min(1)
+        return tokens
 
 
 #: The methods whose second stage is a critic.

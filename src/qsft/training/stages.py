@@ -134,6 +134,7 @@ class Stages:
             return model
         if self.settings.behaviour_model:
             _check_positions(model, dataset, self.settings.data)
+            model = model.float()  # log-probabilities in half precision are off by more than ratios of them can bear
             with whole_folder(folder) as partial:
                 model.save_pretrained(partial)
             return model
@@ -199,6 +200,8 @@ class Stages:
             from peft import LoraConfig, get_peft_model
         except ImportError as error:
             raise ConfigError("lora: needs the package peft; install it with pip install 'qsft[peft]'.") from error
+        if self.settings.method == "qsft" and self.settings.lora.get("bias", "none") != "none":
+            raise ConfigError("lora: bias: the target is a second adapter, and biases belong to one; leave it out.")
         set_seed(self.settings.seed)  # of the adapters' weights
         try:
             rows = {"trainable_token_indices": self.return_ids} if self.return_ids else {}

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +146,14 @@ class SFTTrainer(Trainer):
         return loss.detach(), None, None
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
-        count = sum(self.loss_module.count_targets(batch) for batch in batch_samples)
-        count = torch.as_tensor(count, device=device)
+        return self._total([self.loss_module.count_targets(batch) for batch in batch_samples], device)
+
+    def _total(self, counts: Sequence[Tensor], device: torch.device) -> Tensor:
+        """Of the micro-batches of a step, on all processes where they share the loss's denominator."""
+        total = torch.as_tensor(sum(counts), device=device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
-            count = self.accelerator.gather(count).sum()
-        return count
+            total = self.accelerator.gather(total).sum()
+        return total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._metric_counts:
@@ -334,6 +338,7 @@ class QSFTTrainer(SFTTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.target.take_buffers(self.inner_model)
         ours, _ = self.target.pairs(self.inner_model)
         path = Path(resume_from_checkpoint) / TARGET_FILE
         try:
@@ -379,7 +384,7 @@ class JSONLinesLog(TrainerCallback):
         write_text(self.path, "".join(kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if logs and "train_runtime" not in logs and state.is_world_process_zero:
+        if logs and "train_loss" not in logs and state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 

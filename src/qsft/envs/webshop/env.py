@@ -79,13 +79,13 @@ class WebShop(Environment):
         data: str | os.PathLike[str] | None = None,
         tagger: str | Callable[[str], Sequence[str]] = "en_core_web_sm",
     ) -> None:
-        for option, value, known in (
+        for choice, chosen, known in (
             ("observation", observation, OBSERVATIONS),
             ("split", split, tuple(SPLITS)),
             ("goals", goals, GOALS),
         ):
-            if value not in known:
-                raise ConfigError(f"webshop: {option}={value!r} is unknown; use one of {', '.join(known)}")
+            if chosen not in known:
+                raise ConfigError(f"webshop: {choice}={chosen!r} is unknown; use one of {', '.join(known)}")
         for option, value in (("max_turns", max_turns), ("products", products), ("catalogue_seed", catalogue_seed)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ConfigError(f"webshop: {option}={value!r:.60} is no whole number; write it like 10000")
