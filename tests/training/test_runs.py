@@ -90,7 +90,7 @@ BAD = {
     "no stage 2": ({"method": "sft", "likelihood": {"gamma": 1}}, ConfigError, "likelihood: sft has no such stage"),
     "format": ({"format": "prose"}, ConfigError, "format: 'prose'"),
     "lora argument": ({"lora": {"rank": 2}}, ConfigError, "lora: .*'rank'"),
-    "lora bias": ({"lora": {"bias": "all"}}, ConfigError, "lora: bias: the target network is a second adapter"),
+    "lora bias": ({"lora": {"bias": "all"}}, ConfigError, "lora: bias: the target is a second adapter"),
     "lora target": ({"lora": {"target_modules": ["q_proj"]}}, ConfigError, "lora: .*q_proj"),
     "model type": ({"model": {"model_type": "gpt17"}}, ConfigError, "model_type 'gpt17' is unknown"),
     "no model type": ({"model": {"n_embd": 16}}, ConfigError, "a config needs model_type"),
