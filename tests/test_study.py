@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from qsft.errors import ConfigError
 from qsft.models.scratch import bpe_tokenizer
 from qsft.pretrain import pretrain
-from qsft.study import symbol_tokenizer, train_run
+from qsft.study import collect_data, symbol_tokenizer, train_run
 from qsft.study_file import Study
 from qsft.training import RunSettings
 
@@ -43,6 +43,21 @@ def study(tmp_path: Path) -> Study:
     path = tmp_path / "study.yaml"
     path.write_text(STUDY)
     return Study.load(path)
+
+
+def test_data_of_another_study_are_refused(study: Study, tmp_path: Path) -> None:
+    path = collect_data(study, "all", tmp_path, 0)
+    assert collect_data(study, "all", tmp_path, 0) == path
+    plan = study.collect["all"]
+    for field, changed in (("policy", {"policy": "random"}), ("seed", {"seed": 6}), ("episodes", {"episodes": 13})):
+        other = dataclasses.replace(study, collect={"all": plan | changed})
+        with pytest.raises(
+            ConfigError, match=rf"all-0.jsonl: holds 12 episodes of another collection .*{field} differ"
+        ):
+            collect_data(other, "all", tmp_path, 0)
+    other = dataclasses.replace(study, env_options={"objects": None})
+    with pytest.raises(ConfigError, match="env_options differ"):
+        collect_data(other, "all", tmp_path, 0)
 
 
 def test_runs_start_from_one_pretrained_model(study: Study, tmp_path: Path) -> None:
@@ -140,6 +155,14 @@ NASTY = {
     "a grid's typing error": ("[{temperature: 0}]", "[{temprature: 0}]", "decoding: supervised: .*temprature"),
     "a collection's unknown field": ("  all: {", "  all: {window: 4, ", "collect: all: 'window' is unknown"),
     "unknown, of episodes": ("select: {", "select: {split: eval, ", "select: 'split' is unknown"),
+    "a text for a number": ("episodes: 12, seed: 5", "episodes: many, seed: 5", "all: episodes: 'many' is no whole"),
+    "an empty section": ("select: {", "critic: null\nselect: {", "critic: must hold"),
+    "no grid": ("[{temperature: 0}]", "{temperature: 0}", "decoding: supervised: give a list"),
+    "a table of no name": ("env: twenty-questions", "env: twenty-questions\ntable: 3", "env and table are names"),
+    "a setting of no name": ("data: others,", "data: others, settings: {likelihod: {}},", "'likelihod' is none of"),
+    "the study's own": ("data: others,", "data: others, settings: {seed: 3},", "settings: 'seed' is none of"),
+    "a stage that is not": ("data: others,", "data: others, settings: {likelihood: {gamma: 1}},", "sft has no such stage"),
+    "a start that is itself": ("data: others,", "data: others, behaviour_of: other,", "leads back to 'other'"),
     "no seed": ("select: {episodes: 2, seed: 1}", "select: {episodes: 2}", "select: seed is missing"),
     "one seed for both": ("test: {episodes: 2, seed: 2}", "test: {episodes: 2, seed: 1}", "select and test have the same"),
     "an unknown method": ("method: sft, data: all", "method: stf, data: all", "run 'SFT': method 'stf' is unknown"),

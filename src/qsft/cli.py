@@ -277,7 +277,11 @@ def _reproduce(arguments: argparse.Namespace) -> None:
         work = Path(arguments.work) / (path.stem + form)
         run_study(study, work, results, seeds, command, arguments.only, chat=chat)
         names = {run.name for run in study.runs}
-        rows = [row for row in ResultsFile(results).rows() if row.config in names and row.env == study.row_env]
+        rows = [
+            row
+            for row in ResultsFile(results).rows()
+            if isinstance(row.config, str) and row.config in names and row.env == study.row_env
+        ]
         if rows:
             Console().print(rich_table(rows, GAME_SCALES.get(study.env), title=f"{path.stem} ({results})"))
 

@@ -87,7 +87,7 @@ def make_report(study: Study, out: Path, rows: Sequence[Any], seed: int) -> Repo
     """The report of a finished demo, from its folder."""
     returns = [t.total_return for t in load_trajectories(collect_data(study, "train", out, seed))]
     data = mean_interval(returns)
-    qsft = next(row for row in rows if row.method == "qsft")
+    qsft = next(row for row in rows if row.method == "qsft" and row.seed == seed)
     folder = out / f"seed-{seed}" / slug("Q-SFT")
     chosen = qsft.extra["decoding"]
     policy = load_policy(folder, with_behaviour=True)
@@ -185,7 +185,9 @@ def letter_values(words: Sequence[TokenValue], spelt: Sequence[str]) -> list[tup
         the words that begin so, weighted by the behaviour model; prior and probability are given what is spelt.
     """
     begun = [(word.token.split(), word) for word in words]
-    begun = [(letters, word) for letters, word in begun if letters[: len(spelt)] == list(spelt)]
+    begun = [
+        (letters, word) for letters, word in begun if letters[: len(spelt)] == list(spelt) and letters[len(spelt) :]
+    ]
     prior = sum(word.prior for _, word in begun)
     chance = sum(word.probability for _, word in begun)
     found = []

@@ -57,7 +57,7 @@ def _episode(
     observation, info = env.reset(seed=seed, options=pins or None)
     shown = observed(observation, env.name)
     history = Trajectory([shown])
-    console.print(shown.text, end="", markup=False, highlight=False)
+    console.print(shown.text, end="" if shown.text.endswith("\n") else "\n", markup=False, highlight=False)
     while history.ended is None:
         action = _ask(env) if policy is None else policy.act([history])[0]
         if show_values:

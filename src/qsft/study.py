@@ -22,7 +22,8 @@ import torch
 from qsft.data.text_files import write_text
 from qsft.data.trajectory import Trajectory
 from qsft.envs import make, make_policy, symbols
-from qsft.envs.collect import collect_to_file
+from qsft.envs.collect import collect_to_file, source_of
+from qsft.envs.registry import environment_class
 from qsft.errors import CheckpointError, ConfigError
 from qsft.evaluation import (
     GridResult,
@@ -204,17 +205,16 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
         given = settings.pop(name, {})
         if run.method in methods:
             stages[name] = {**getattr(study, name), **given}
-    plan = RunSettings(
-        method=run.method,
-        data=str(collect_data(study, run.data, work, seed)),
-        model=model,
-        tokenizer=symbol_source if isinstance(symbol_source, str) else None,
-        format="text" if isinstance(symbol_source, dict) else "auto",
-        behaviour_model=behaviour_model,
-        seed=seed,
-        **stages,
-        **settings,
-    )
+    values: dict[str, Any] = {
+        "method": run.method,
+        "data": str(collect_data(study, run.data, work, seed)),
+        "model": model,
+        "tokenizer": symbol_source if isinstance(symbol_source, str) else None,
+        "format": "text" if isinstance(symbol_source, dict) else "auto",
+        "behaviour_model": behaviour_model,
+        "seed": seed,
+    }
+    plan = RunSettings(**{**values, **stages, **settings})
     with _timed(folder):
         train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)
     return folder, _seconds(folder)
@@ -275,12 +275,29 @@ def collect_data(study: Study, name: str, work: Path, seed: int) -> Path:
         raise ConfigError(f"collect: there is no {name!r}; there are {', '.join(study.collect)}.")
     plan = study.collect[name]
     path = work / f"{name}-{seed}.jsonl"
-    if not path.exists():
+    first, options = int(plan.get("seed", 0)) + seed, episode_options(study, plan)
+    if path.exists():
+        _check_collection(path, source_of(environment_class(study.env).name, plan["policy"], first, options), plan)
+    else:
         work.mkdir(parents=True, exist_ok=True)
-        first = int(plan.get("seed", 0)) + seed
-        options = episode_options(study, plan)
         collect_to_file(study.env, plan["policy"], int(plan["episodes"]), path, first, options)
     return path
+
+
+def _check_collection(path: Path, source: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+    """That a file is what the study would collect: another study of the same name may have made it, or an earlier form."""
+    with path.open("rb") as file:
+        first = file.readline()
+        rows = 1 + sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+    noted = json.loads(first)["metadata"]
+    differing = [name for name, value in source.items() if noted.get(name, value) != value]
+    if rows != plan["episodes"]:
+        differing.append("episodes")
+    if differing:
+        raise ConfigError(
+            f"{path}: holds {rows} episodes of another collection ({', '.join(differing)} differ from the study's); choose "
+            "another --work, or delete the folder"
+        )
 
 
 def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress: bool = True) -> GridResult:

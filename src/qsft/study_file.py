@@ -13,7 +13,7 @@ from qsft.errors import ConfigError
 from qsft.policies.decoding import extraction
 from qsft.policies.prompting import KINDS as PROMPTED
 from qsft.settings_file import read_yaml_file
-from qsft.training.runs import METHODS
+from qsft.training.runs import METHODS, STAGES_OF, RunSettings
 
 #: methods of runs that train nothing
 UNTRAINED = ("scripted", *PROMPTED)
@@ -109,7 +109,10 @@ class Study:
         Raises:
             ConfigError: naming ``where``, the run or grid, and what is wrong.
         """
-        for name in ("collect", "decoding", "select", "test"):
+        if not isinstance(self.env, str) or not isinstance(self.table, str | None):
+            raise ConfigError(f"{where}: env and table are names; write them as text.")
+        sections = ("collect", "decoding", "select", "test", "env_options", "behaviour", "likelihood", "critic")
+        for name in sections if self.pretrain is None else (*sections, "pretrain"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(f"{where}: {name}: must hold NAME: VALUE pairs.")
         for name in ("select", "test"):
@@ -122,10 +125,17 @@ class Study:
                 f"{where}: select and test have the same seed; the choice would be judged on its own games."
             )
         for name, plan in self.collect.items():
-            if missing := {"policy", "episodes"} - set(plan):
-                raise ConfigError(f"{where}: collect: {name}: {min(missing)} is missing.")
+            if not isinstance(plan, dict) or (missing := {"policy", "episodes"} - set(plan)):
+                raise ConfigError(
+                    f"{where}: collect: {name}: {min(missing) if isinstance(plan, dict) else 'policy'} is missing."
+                )
+            for key in ("episodes", "seed"):
+                if isinstance(plan.get(key, 1), bool) or not isinstance(plan.get(key, 1), int):
+                    raise ConfigError(f"{where}: collect: {name}: {key}: {plan[key]!r:.40} is no whole number.")
             _check_names(plan, _COLLECTION, f"{where}: collect: {name}")
         for name, grid in self.decoding.items():
+            if not isinstance(grid, list) or not grid or not all(isinstance(setting, dict) for setting in grid):
+                raise ConfigError(f"{where}: decoding: {name}: give a list of settings, such as [{{temperature: 0}}].")
             for setting in grid:
                 try:
                     extraction(setting)
@@ -170,13 +180,34 @@ class Study:
             return
         if run.data not in self.collect:
             raise ConfigError(f"{where}: data {run.data!r} is not collected; there are {', '.join(self.collect)}.")
-        if run.behaviour_of is not None:
-            self.run_named(run.behaviour_of, f"{where}: behaviour_of")
+        self._check_start(run, where)
+        self._check_settings(run, where)
         if self.pretrain is not None and (own := {"model", "tokenizer"} & set(run.settings)):
             raise ConfigError(
                 f"{where}: settings: {min(own)} would not be used, as all runs start from the model that pretrain makes; "
                 "take it out, or give the run a study of its own."
             )
+
+    def _check_start(self, run: StudyRun, where: str) -> None:
+        """That the runs which a run goes on from are trained, and end."""
+        passed = [run.name]
+        while run.behaviour_of is not None:
+            run = self.run_named(run.behaviour_of, f"{where}: behaviour_of")
+            if run.method in UNTRAINED:
+                raise ConfigError(f"{where}: behaviour_of {run.name!r} trains nothing.")
+            if run.name in passed:
+                raise ConfigError(f"{where}: behaviour_of leads back to {run.name!r}.")
+            passed.append(run.name)
+
+    def _check_settings(self, run: StudyRun, where: str) -> None:
+        """That settings have a name that a run knows, and are read by its method."""
+        given = {"method", "data", "seed", "behaviour_model"}  # the study's own
+        known = {f.name for f in dataclasses.fields(RunSettings)} - given
+        if unknown := sorted(set(run.settings) - known):
+            raise ConfigError(f"{where}: settings: {unknown[0]!r} is none of {', '.join(sorted(known))}.")
+        for name, methods in STAGES_OF.items():
+            if name in run.settings and run.method not in methods:
+                raise ConfigError(f"{where}: settings: {name}: {run.method} has no such stage; take it out.")
 
 
 def _check_names(values: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

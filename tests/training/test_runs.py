@@ -95,6 +95,7 @@ BAD = {
     "model type": ({"model": {"model_type": "gpt17"}}, ConfigError, "model_type 'gpt17' is unknown"),
     "no model type": ({"model": {"n_embd": 16}}, ConfigError, "a config needs model_type"),
     "model setting": ({"model": {**MODEL, "n_embd": "wide"}}, ConfigError, "model: .*n_embd"),
+    "model setting of no name": ({"model": {**MODEL, "n_layers": 3}}, ConfigError, "'n_layers'; did you mean n_layer"),
     "model sizes": ({"model": {**MODEL, "n_head": 3}}, ConfigError, "model: "),
     "no model": ({"model": "/nowhere/model"}, CheckpointError, "/nowhere/model: cannot be loaded"),
     "no model config": ({"model": "/nowhere/model.json"}, ConfigError, "/nowhere/model.json"),
@@ -331,6 +332,16 @@ class TestResults:
         out = train(settings(data, model=str(tmp_path / "model")), tmp_path / "run", quiet=True)
         for part in ("behaviour", "likelihood"):
             assert load_causal_lm(out / part).dtype == torch.float32
+
+    @pytest.mark.parametrize("method", ["qsft", "ilql"])
+    def test_a_run_s_policy_is_no_behaviour_model(self, method, data, tmp_path):
+        stage = {"likelihood" if method == "qsft" else "critic": STAGE}
+        first = go(settings(data, "sft"), tmp_path / "sft")
+        plan = RunSettings(method, data, MODEL, behaviour_model=str(first), **stage)
+        run = go(plan, tmp_path / "first")
+        again = RunSettings(method, data, MODEL, behaviour_model=str(run), **stage)
+        match = "holds the policy of a run, not a language model; give .*first/behaviour"
+        refused(tmp_path / "run", CheckpointError, match, lambda: go(again, tmp_path / "run"))
 
     def test_a_half_precision_behaviour_model_is_read_in_float32(self, data, tmp_path):
         """The ratio of two models' probabilities is the value: with one of them rounded it is noise."""

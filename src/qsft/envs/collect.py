@@ -71,14 +71,14 @@ class Collection:
             policy = make_policy(env_name, policy, env_options=options)
         self._player: BlockPlayer = environment.block_player(policy) or RolloutPlayer(env_name, policy, options)
         self._seed = seed
-        self.source = source_of(environment.name, policy, seed, options)
+        self.source = source_of(environment.name, policy.name, seed, options)
         self.block_size = self._player.size
         self.repeatable = environment.repeatable
 
     def block(self, number: int) -> list[Trajectory]:
         """Episodes ``number * block_size`` to ``(number + 1) * block_size``, the latter excluded.
 
-        Metadata: ``env``, ``policy``, ``seed``, ``env_options`` (if any), ``episode``, the reset options that replay it,
+        Metadata: ``env``, ``policy``, ``seed``, ``env_options``, ``episode``, the reset options that replay it,
         ``success``.
         """
         trajectories = self._player.play(self._seed, number)
@@ -87,12 +87,10 @@ class Collection:
         return trajectories
 
 
-def source_of(env_name: str, policy: Policy, seed: int, env_options: Mapping[str, Any]) -> dict[str, Any]:
+def source_of(env_name: str, policy_name: str, seed: int, env_options: Mapping[str, Any]) -> dict[str, Any]:
     """Where episodes come from, for their metadata."""
-    source: dict[str, Any] = {"env": env_name, "policy": policy.name, "seed": seed}
-    if env_options:
-        source["env_options"] = {name: _noted(value) for name, value in env_options.items()}
-    return source
+    options = {name: _noted(value) for name, value in env_options.items()}
+    return {"env": env_name, "policy": policy_name, "seed": seed, "env_options": options}
 
 
 def _noted(value: Any) -> Any:

@@ -57,7 +57,7 @@ def gather(
     if out.exists():
         raise DataError(f"{out}: exists already; delete it or choose another file")
     options = dict(env_options or {})
-    source = {**source_of(environment_class(env_name).name, policy, seed, options), **(metadata or {})}
+    source = {**source_of(environment_class(env_name).name, policy.name, seed, options), **(metadata or {})}
     partial, pictures = out.with_suffix(".partial.jsonl"), picture_folder(out)
     if pictures.exists() and not partial.exists():
         raise DataError(

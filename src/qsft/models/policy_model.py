@@ -297,6 +297,10 @@ def auto_model(config: PreTrainedConfig) -> Any:
     return AutoModelForImageTextToText if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else AutoModelForCausalLM
 
 
+#: what the folder of a run is, where it is no language model itself
+_POLICIES = ("qsft_policy", "qsft_value")
+
+
 def load_causal_lm(path: str | os.PathLike[str], exact: bool = False, **kwargs: Any) -> PreTrainedModel:
     """``from_pretrained`` of the fitting auto class, with a one-line error that says what is wrong with the checkpoint.
 
@@ -309,7 +313,10 @@ def load_causal_lm(path: str | os.PathLike[str], exact: bool = False, **kwargs: 
     if isinstance(path, Path) and not path.is_dir():  # else transformers would look for it on the hub
         raise CheckpointError(f"{path}: the folder is missing; give the whole folder of a finished run.")
     try:
-        auto = auto_model(AutoConfig.from_pretrained(path))
+        config = AutoConfig.from_pretrained(path)
+        if config.model_type in _POLICIES:
+            raise CheckpointError(f"{path}: holds the policy of a run, not a language model; give {path}/behaviour.")
+        auto = auto_model(config)
         loaded: Any = auto.from_pretrained(path, output_loading_info=True, **kwargs)
         model, report = loaded
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError, StrictDataclassError) as error:

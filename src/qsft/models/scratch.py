@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -102,6 +103,13 @@ def llava_processor(tokenizer: PreTrainedTokenizerBase, image_size: int, patch_s
     )
 
 
+#: settings that every config knows, and those that are ours
+_OF_ALL_CONFIGS = (
+    "model_type", "attn_implementation", "dtype", "torch_dtype", "vocab_size", "pad_token_id", "bos_token_id",
+    "eos_token_id", "tie_word_embeddings", "spelled_tokens", "numbered_tokens", "architectures",
+)  # fmt: skip
+
+
 def load_tokenizer(path: str | Path) -> Any:
     """The tokenizer alone; see :func:`load_processor`."""
     return tokenizer_of(load_processor(path))
@@ -118,6 +126,18 @@ def load_processor(path: str | Path) -> Any:
         ) from error
     except ImportError as error:  # torchvision, for some
         raise ConfigError(f"{path}: its processor needs another package: {' '.join(str(error).split())}") from error
+
+
+def _check_names(config: Any, settings: dict[str, Any], where: str = "model") -> None:
+    """That a config's class knows the settings' names: transformers keeps others and lets them do nothing."""
+    known = {*type(config)().to_dict(), *type(config).attribute_map, *_OF_ALL_CONFIGS}
+    for name, value in settings.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ConfigError(f"{where}: {type(config).__name__} has no setting {name!r}{hint}")
+        if name in config.sub_configs and isinstance(value, dict):
+            _check_names(getattr(config, name), value, f"{where}: {name}")
 
 
 def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, seed: int) -> PreTrainedModel:
@@ -164,6 +184,7 @@ def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, see
         raise ConfigError(f"model: model_type {kind!r} is unknown to transformers; try 'gpt2' or 'qwen3'.") from error
     except StrictDataclassError as error:
         raise ConfigError(f"model: {' '.join(str(error).split())}.") from error
+    _check_names(config, settings)
     set_seed(seed)
     try:
         model = auto_model(config).from_config(config)
