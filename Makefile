@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-TORCH := torch==2.13.0
+CONSTRAINTS := constraints.txt
 
 .PHONY: demo test lint setup clean
 
@@ -21,12 +21,11 @@ lint: setup
 
 setup: $(VENV)/ready
 
-# torch first and by exact pin: a range may bring several gigabytes of CUDA packages.
-$(VENV)/ready: pyproject.toml
+# By exact versions where a newer one may be another interface; a user's own environment takes pyproject's ranges.
+$(VENV)/ready: pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[test,lint]'
 	touch $@
 
 clean:

@@ -51,24 +51,28 @@ def play(
         console.print(f"mean return {total / episodes:.2f} over {episodes} episodes")
 
 
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    """A text as it is, on lines of its own."""
+    console.print(text, style=style, end="" if text.endswith("\n") else "\n", markup=False, highlight=False)
+
+
 def _episode(
     env: Environment, policy: Policy | None, seed: int, pins: dict[str, Any], console: Console, show_values: bool
 ) -> Trajectory:
     observation, info = env.reset(seed=seed, options=pins or None)
     shown = observed(observation, env.name)
     history = Trajectory([shown])
-    console.print(shown.text, end="" if shown.text.endswith("\n") else "\n", markup=False, highlight=False)
+    _say(console, shown.text)
     while history.ended is None:
         action = _ask(env) if policy is None else policy.act([history])[0]
         if show_values:
             console.print(_values_table(policy, history, action))
         if policy is not None:
-            end = "" if action.endswith("\n") else "\n"
-            console.print(action, style="bold", end=end, markup=False, highlight=False)
+            _say(console, action, "bold")
         observation, reward, terminated, truncated, info = env.step(action)
         shown = observed(observation, env.name)
         history.turns += [Turn(AGENT_ROLE, action, float(reward)), shown]
-        console.print(shown.text, end="" if shown.text.endswith("\n") else "\n", markup=False, highlight=False)
+        _say(console, shown.text)
         if terminated or truncated:
             history.ended = "terminated" if terminated else "truncated"
     picture = env.picture(history)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -202,9 +203,8 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
         symbol_source = tokenizer = None
     stages: dict[str, Any] = {"behaviour": {**study.behaviour, **settings.pop("behaviour", {})}}
     for name, methods in STAGES_OF.items():
-        given = settings.pop(name, {})
         if run.method in methods:
-            stages[name] = {**getattr(study, name), **given}
+            stages[name] = {**getattr(study, name), **settings.pop(name, {})}
     values: dict[str, Any] = {
         "method": run.method,
         "data": str(collect_data(study, run.data, work, seed)),
@@ -286,9 +286,7 @@ def collect_data(study: Study, name: str, work: Path, seed: int) -> Path:
 
 def _check_collection(path: Path, source: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
     """That a file is what the study would collect: another study of the same name may have made it, or an earlier form."""
-    with path.open("rb") as file:
-        first = file.readline()
-        rows = 1 + sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+    first, rows = _first_and_number(path, path.stat().st_mtime_ns)
     noted = json.loads(first)["metadata"]
     differing = [name for name, value in source.items() if noted.get(name, value) != value]
     if rows != plan["episodes"]:
@@ -298,6 +296,13 @@ def _check_collection(path: Path, source: Mapping[str, Any], plan: Mapping[str, 
             f"{path}: holds {rows} episodes of another collection ({', '.join(differing)} differ from the study's); choose "
             "another --work, or delete the folder"
         )
+
+
+@lru_cache
+def _first_and_number(path: Path, changed: int) -> tuple[bytes, int]:
+    """The first line of a file that changed then, and how many it has: many runs ask, and it may be large."""
+    with path.open("rb") as file:
+        return file.readline(), 1 + sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
 
 
 def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress: bool = True) -> GridResult:

@@ -13,7 +13,7 @@ from qsft.errors import ConfigError
 from qsft.policies.decoding import extraction
 from qsft.policies.prompting import KINDS as PROMPTED
 from qsft.settings_file import read_yaml_file
-from qsft.training.runs import METHODS, STAGES_OF, RunSettings
+from qsft.training.runs import METHODS, RunSettings, unread_settings
 
 #: methods of runs that train nothing
 UNTRAINED = ("scripted", *PROMPTED)
@@ -125,10 +125,10 @@ class Study:
                 f"{where}: select and test have the same seed; the choice would be judged on its own games."
             )
         for name, plan in self.collect.items():
-            if not isinstance(plan, dict) or (missing := {"policy", "episodes"} - set(plan)):
-                raise ConfigError(
-                    f"{where}: collect: {name}: {min(missing) if isinstance(plan, dict) else 'policy'} is missing."
-                )
+            if not isinstance(plan, dict):
+                raise ConfigError(f"{where}: collect: {name}: must hold NAME: VALUE pairs.")
+            if missing := {"policy", "episodes"} - set(plan):
+                raise ConfigError(f"{where}: collect: {name}: {min(missing)} is missing.")
             for key in ("episodes", "seed"):
                 if isinstance(plan.get(key, 1), bool) or not isinstance(plan.get(key, 1), int):
                     raise ConfigError(f"{where}: collect: {name}: {key}: {plan[key]!r:.40} is no whole number.")
@@ -205,9 +205,8 @@ class Study:
         known = {f.name for f in dataclasses.fields(RunSettings)} - given
         if unknown := sorted(set(run.settings) - known):
             raise ConfigError(f"{where}: settings: {unknown[0]!r} is none of {', '.join(sorted(known))}.")
-        for name, methods in STAGES_OF.items():
-            if name in run.settings and run.method not in methods:
-                raise ConfigError(f"{where}: settings: {name}: {run.method} has no such stage; take it out.")
+        for name in unread_settings(run.method, run.settings):
+            raise ConfigError(f"{where}: settings: {name}: {run.method} has no such stage or setting; take it out.")
 
 
 def _check_names(values: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

@@ -274,7 +274,7 @@ class TestErrors:
         models = tiny.make("llama", seed=1), tiny.make("llama", seed=2)
         policy = QSFTPolicyModel.combine(*models, dummy_token_id=0)
         ids = torch.tensor(PROMPTS[:1])
-        cache = policy(input_ids=ids, use_cache=True).past_key_values
+        cache = policy(input_ids=ids, use_cache=True).cache
         policy.extraction = Extraction("value")
         with pytest.raises(ConfigError, match="start generation again"):
-            policy(input_ids=ids, past_key_values=cache)
+            policy(input_ids=ids, cache=cache)

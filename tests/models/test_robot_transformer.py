@@ -70,8 +70,8 @@ def test_the_cache_gives_what_one_pass_gives(history):
     whole = model(IDS).logits
     found, cache = [], None
     for piece in IDS.split([9, 1, 1, 6, 1, 11], dim=1):
-        output = model(piece, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        output = model(piece, cache=cache, use_cache=True)
+        cache = output.cache
         found.append(output.logits)
     torch.testing.assert_close(torch.cat(found, dim=1), whole, atol=1e-5, rtol=1e-5)
     said = model.generate(IDS[:, :12], max_new_tokens=4, num_beams=3, do_sample=False, pad_token_id=0)
@@ -83,10 +83,10 @@ def test_a_cache_whose_padding_changed_is_as_good():
     model = make(history=3)
     padded = torch.cat([torch.zeros(1, 2, dtype=torch.long), IDS[:, :15]], dim=1)
     mask = (torch.arange(17) >= 2).long()[None]
-    cache = model(padded, attention_mask=mask, use_cache=True).past_key_values
+    cache = model(padded, attention_mask=mask, use_cache=True).cache
     for layer in cache.layers:
         layer.keys, layer.values = layer.keys[:, :, 2:], layer.values[:, :, 2:]
-    found = model(IDS[:, 15:], past_key_values=cache, use_cache=True).logits
+    found = model(IDS[:, 15:], cache=cache, use_cache=True).logits
     torch.testing.assert_close(found, model(IDS).logits[:, 15:], atol=1e-5, rtol=1e-5)
 
 
@@ -135,7 +135,7 @@ def test_generation_reads_images_once_and_a_cut_cache_is_no_matter():
     model, ids, images = with_images()
     whole = model(ids, pixel_values=images).logits
     first = model(ids[:, :10], pixel_values=images, use_cache=True)
-    second = model(ids[:, 10:], pixel_values=images, past_key_values=first.past_key_values, use_cache=True)
+    second = model(ids[:, 10:], pixel_values=images, cache=first.cache, use_cache=True)
     torch.testing.assert_close(torch.cat([first.logits, second.logits], dim=1), whole, atol=1e-5, rtol=1e-5)
 
 

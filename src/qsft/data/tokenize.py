@@ -184,7 +184,7 @@ class TrajectoryTokenizer:
             stretches = []
             for number, context in enumerate(plan, 1):
                 known = to_go if self.max_exchanges is None else to_go[:number]
-                turns, pieces = _located(self._fit, (context, self.max_length, True, known), where, i)
+                turns, pieces = _located(self._fit, (context, True, known), where, i)
                 learnt = [segment.kind == "agent" for segment, _ in pieces]
                 if self.max_exchanges is not None:  # what was said before is learnt in the contexts before
                     learnt = _last_alone(learnt, context.open_end)
@@ -224,9 +224,7 @@ class TrajectoryTokenizer:
         self._check_images(turns)
         context = _Context(turns, True, self._segments(turns, True, training=False))
         self._ids.encode(context.segments)
-        limit = None if self.max_length is None else self.max_length - reply_tokens
-        most = None if self.max_length is None else self.max_length - min(reply_tokens, 1)
-        shown, pieces = self._fit(context, limit, False, to_go, most)
+        shown, pieces = self._fit(context, False, to_go, reply_tokens)
         ids: list[int] = []
         prefix: int | None = None
         for segment, piece in pieces:
@@ -355,27 +353,22 @@ class TrajectoryTokenizer:
                 )
 
     def _fit(
-        self,
-        context: _Context,
-        limit: int | None,
-        training: bool,
-        to_go: Sequence[float],
-        most: int | None = None,
+        self, context: _Context, training: bool, to_go: Sequence[float], room: int = 0
     ) -> tuple[Sequence[Turn], list[tuple[Segment, np.ndarray]]]:
-        """The newest whole exchanges that fit into the limit, and their ids, return tokens included.
+        """The newest whole exchanges that fit into ``max_length``, and their ids, return tokens included.
 
-        The newest alone may have ``most`` tokens (default: the limit).
+        ``room`` is left below it for a reply; of a token where the newest exchange alone leaves no more.
         """
         turns, open_end, segments = context.turns, context.open_end, context.segments
-        shorter: Sequence[Turn] = turns
         pieces = self._pieces(segments, training, to_go)
         size = _size(pieces)
-        if limit is not None and size > limit:
+        if self.max_length is not None and size > self.max_length - room:
             header, *cuts = exchange_starts(turns)
             if training and self.max_exchanges is None:  # the row's last turn to learn from stays
                 newest = max(i for i, turn in enumerate(turns) if turn.is_agent)
                 cuts = [cut for cut in cuts if cut <= newest]
             low, high = 0, len(cuts)
+            shorter: Sequence[Turn] = turns
             kept: tuple[Sequence[Turn], list[tuple[Segment, np.ndarray]]] | None = None
             while low < high:
                 middle = (low + high) // 2
@@ -383,11 +376,11 @@ class TrajectoryTokenizer:
                 segments = self._segments(shorter, open_end, training)
                 self._ids.encode(segments)
                 pieces = self._pieces(segments, training, to_go)
-                if _size(pieces) <= limit:
+                if _size(pieces) <= self.max_length - room:
                     kept, high = (shorter, pieces), middle
                 else:
                     size, low = _size(pieces), middle + 1
-            most = limit if most is None else most
+            most = self.max_length - min(room, 1)
             if kept is None and size > most:
                 raise DataError(
                     f"its last exchange alone has {size} tokens, {most} are allowed; raise max_length or shorten the turns"

@@ -178,15 +178,15 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits ``[B, T, V]`` of the policy; -inf for tokens that it never draws."""
         both = self.extraction.needs_behaviour
-        if use_cache and past_key_values is None:
-            past_key_values = self._new_cache()
+        if use_cache and cache is None:
+            cache = self._new_cache()
         shared = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -195,22 +195,22 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
             "logits_to_keep": logits_to_keep,
             **kwargs,
         }
-        pair = isinstance(past_key_values, PairCache)
-        if past_key_values is not None and both != pair:
-            raise ConfigError("past_key_values: the cache was made for another extraction; start generation again.")
+        pair = isinstance(cache, PairCache)
+        if cache is not None and both != pair:
+            raise ConfigError("cache: the cache was made for another extraction; start generation again.")
         likelihood = self.likelihood(
             **shared,
-            past_key_values=past_key_values.likelihood if isinstance(past_key_values, PairCache) else past_key_values,
+            cache=cache.likelihood if isinstance(cache, PairCache) else cache,
         )
         behaviour_logits = None
         if both:
             assert self.behaviour is not None
             behaviour_logits = self.behaviour(
                 **shared,
-                past_key_values=past_key_values.behaviour if isinstance(past_key_values, PairCache) else None,
+                cache=cache.behaviour if isinstance(cache, PairCache) else None,
             ).logits
         logits = self.extraction.policy_logits(likelihood.logits, behaviour_logits, self.config.dummy_token_id)
-        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)  # type: ignore[arg-type]
+        return CausalLMOutputWithPast(logits=logits, cache=cache)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def read(
@@ -312,16 +312,17 @@ def load_causal_lm(path: str | os.PathLike[str], exact: bool = False, **kwargs: 
     """
     if isinstance(path, Path) and not path.is_dir():  # else transformers would look for it on the hub
         raise CheckpointError(f"{path}: the folder is missing; give the whole folder of a finished run.")
+    report: dict[str, Any] | None = None
     try:
         config = AutoConfig.from_pretrained(path)
-        if config.model_type in _POLICIES:
-            raise CheckpointError(f"{path}: holds the policy of a run, not a language model; give {path}/behaviour.")
-        auto = auto_model(config)
-        loaded: Any = auto.from_pretrained(path, output_loading_info=True, **kwargs)
-        model, report = loaded
+        if config.model_type not in _POLICIES:
+            loaded: Any = auto_model(config).from_pretrained(path, output_loading_info=True, **kwargs)
+            model, report = loaded
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError, StrictDataclassError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: cannot be loaded as a causal language model: {reason}") from error
+    if report is None:
+        raise CheckpointError(f"{path}: holds the policy of a run, not a language model; give {path}/behaviour.")
     wrong = sorted(report["missing_keys"]) or [key for key, *_ in report["mismatched_keys"]]
     if exact:
         wrong = wrong or sorted(report["unexpected_keys"])

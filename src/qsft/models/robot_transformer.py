@@ -207,7 +207,7 @@ class RobotTransformerModel(_PreTrained):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -218,33 +218,33 @@ class RobotTransformerModel(_PreTrained):
             attention_mask: ``[B, P + T]``, 0 for padding, with P tokens in the cache.
             pixel_values: ``[N, 3, H, W]``, the images of the batch's rows in order; not read where no token is an
                 image's.
-            past_key_values: the cache.
+            cache: the cache.
             kwargs: not read; ``position_ids`` follow from the attention mask.
 
         Raises:
             ConfigError: images and image tokens do not match.
         """
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
         past, seen = 0, input_ids
-        if past_key_values is not None:
-            past = past_key_values.get_seq_length()
+        if cache is not None:
+            past = cache.get_seq_length()
             marks = input_ids[:, None, :, None]
-            seen = past_key_values.update(marks, marks, self.config.layers)[0][:, 0, :, 0]
+            seen = cache.update(marks, marks, self.config.layers)[0][:, 0, :, 0]
         real = torch.ones_like(seen, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         steps = self._steps(seen, real)
         embedded = self._embedded(input_ids, pixel_values)
         embedded = embedded + self.places(steps.place.clamp(0, self.config.step_tokens - 1)[:, past:])
-        if past_key_values is None and self.config.history == 1:
+        if cache is None and self.config.history == 1:
             return BaseModelOutputWithPast(last_hidden_state=self._step_by_step(embedded, steps))
         output = self.blocks(
             inputs_embeds=embedded,
             attention_mask=steps.visible(self.config.history)[:, None, past:],
             position_ids=(real.long().cumsum(1) - 1).clamp_min(0)[:, past:],
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=bool(use_cache),
         )
-        return BaseModelOutputWithPast(last_hidden_state=output.last_hidden_state, past_key_values=past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=output.last_hidden_state, cache=cache)
 
     def _steps(self, ids: Tensor, real: Tensor) -> _Steps:
         inside = real if self.config.bos_token_id is None else real & (ids != self.config.bos_token_id)
@@ -323,7 +323,7 @@ class RobotTransformerForCausalLM(_PreTrained, GenerationMixin):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
@@ -333,13 +333,11 @@ class RobotTransformerForCausalLM(_PreTrained, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithPast(
-            logits=self.lm_head(output.last_hidden_state[:, kept]), past_key_values=output.past_key_values
-        )
+        return CausalLMOutputWithPast(logits=self.lm_head(output.last_hidden_state[:, kept]), cache=output.cache)
 
 
 AutoConfig.register(RobotTransformerConfig.model_type, RobotTransformerConfig)

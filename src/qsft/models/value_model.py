@@ -189,20 +189,20 @@ class ValueModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits ``[B, T, V]`` of the policy, at the last ``logits_to_keep`` positions (0: all)."""
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.language_model.config)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.language_model.config)
         backbone = self.language_model.base_model
         output = backbone(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             **readable_inputs(backbone, kwargs),
         )
@@ -210,7 +210,7 @@ class ValueModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         states = output.last_hidden_state[:, kept]
         q = self.played_q(states) if self.extraction.kind == "advantage" else None
         logits = self._policy_logits(self.get_output_embeddings()(states), q)
-        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)  # type: ignore[arg-type]
+        return CausalLMOutputWithPast(logits=logits, cache=cache)  # type: ignore[arg-type]
 
     def _policy_logits(self, logits: Tensor, q: Tensor | None) -> Tensor:
         """Of the language model's logits and, for ``advantage``, the Q-values."""

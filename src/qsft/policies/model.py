@@ -162,13 +162,10 @@ class ModelPolicy:
         if not histories:
             return []
         prompts = [self._prompt(history) for history in histories]
-        alone = self.beams > 1 and any(
-            prompt.images for prompt in prompts
-        )  # beams can repeat the images of one row alone
         room = min(self._room(prompt) for prompt in prompts)
-        if len(prompts) > 1 and (
-            alone or room < self.max_new_tokens
-        ):  # who has less room must not shorten others' replies
+        # beams can repeat the images of one row alone; and who has less room must not shorten others' replies
+        alone = (self.beams > 1 and any(prompt.images for prompt in prompts)) or room < self.max_new_tokens
+        if alone and len(prompts) > 1:
             return [self.act([history])[0] for history in histories]
         seen = self.tokenizer.images
         keeps = self.beams == 1 and (seen is None or seen.only_tokens)
@@ -191,7 +188,7 @@ class ModelPolicy:
             model: Any = self.model
             output = model.generate(
                 **inputs,
-                past_key_values=read,
+                cache=read,
                 return_dict_in_generate=True,
                 max_new_tokens=room,
                 eos_token_id=self.tokenizer.end_of_turn_ids,
@@ -200,7 +197,7 @@ class ModelPolicy:
                 **(sampling if self.temperature > 0 else search),
             )
         if keeps:
-            self._turn_cache.keep(episodes, tokens, output.sequences, output.past_key_values)
+            self._turn_cache.keep(episodes, tokens, output.sequences, output.cache)
         replies = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
         return [self.tokenizer.action_text(self._reply(row)) for row in replies]
 

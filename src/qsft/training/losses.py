@@ -33,10 +33,6 @@ class SupervisedLoss(nn.Module):
         """What ``Trainer`` calls for ``gradient_checkpointing``: the language model's own."""
         self.model.activation_checkpointing_enable(**settings)  # type: ignore[operator]
 
-    def gradient_checkpointing_enable(self, **settings: Any) -> None:
-        """The same under its name in transformers before 5.20."""
-        self.model.gradient_checkpointing_enable(**settings)  # type: ignore[operator]
-
     def count_targets(self, batch: dict[str, Tensor]) -> Tensor:
         """Tokens that the loss of a batch is a sum over."""
         return has_action(batch).sum()

@@ -105,6 +105,15 @@ def test_products(folder: Path) -> None:
     )
 
 
+def test_fields_without_content_are_empty(folder: Path) -> None:
+    for empty in ("", None, []):
+        write(
+            folder, "items_shuffle_1000.json", [product("B000000000", small_description=empty, full_description=empty)]
+        )
+        mat = OriginalCatalogue(folder, False, nouns).product(0)
+        assert (mat.features, mat.description) == ((), "")
+
+
 def test_goals(folder: Path) -> None:
     catalogue = OriginalCatalogue(folder, False, nouns)
     assert catalogue.goals == 2

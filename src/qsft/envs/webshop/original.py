@@ -98,7 +98,7 @@ class OriginalCatalogue:
         asin = row["asin"]
         where = f"product {asin}"
         low, high = _prices(row.get("pricing"), where)
-        features = row.get("small_description") or []
+        features = row.get("small_description")
         known = self._attributes.get(asin, {})
         opinions = self._reviews.get(asin, {})
         return Product(
@@ -111,7 +111,7 @@ class OriginalCatalogue:
             if known.get("attributes") is None
             else tuple(_field(known, "attributes", list, where)),
             features=(features,)
-            if isinstance(features, str)
+            if features and isinstance(features, str)
             else tuple(_filled(row, "small_description", list, where)),
             description=_filled(row, "full_description", str, where),
             options=_options(row.get("customization_options"), where),
@@ -312,8 +312,8 @@ def _field(row: Any, name: str, kind: type, where: str) -> Any:
 
 
 def _filled(row: Any, name: str, kind: type[T], where: str) -> T:
-    """As :func:`_field`; a field that is missing or null is empty."""
-    if isinstance(row, Mapping) and row.get(name) is None:
+    """As :func:`_field`; one that is missing, null or empty in another way is empty."""
+    if isinstance(row, Mapping) and not row.get(name):
         return kind()
     value: T = _field(row, name, kind, where)
     return value
@@ -337,11 +337,12 @@ def _options(given: Any, where: str) -> dict[str, tuple[str, ...]]:
     if given and not isinstance(given, Mapping):
         raise DataError(f"{where}: customization_options {given!r:.60} is no object; repair it or leave it empty")
     for name, contents in (given or {}).items():
-        if contents is not None and not isinstance(contents, list):
+        if contents is None:
+            continue
+        if not isinstance(contents, list):
             raise DataError(f"{where}: option {name}: {contents!r:.60} is no list; repair it or leave it out")
-        if contents is not None:
-            values = (_field(content, "value", str, f"{where}: option {name}") for content in contents)
-            options[name.lower()] = tuple(value.strip().replace("/", " | ").lower() for value in values)
+        values = (_field(content, "value", str, f"{where}: option {name}") for content in contents)
+        options[name.lower()] = tuple(value.strip().replace("/", " | ").lower() for value in values)
     return options
 
 

@@ -79,10 +79,7 @@ class ShopServer(ThreadingHTTPServer):
                 raise DataError(f"replay: episode {number}: goal {goal!r:.40} is not one of this shop's")
         self.visits: OrderedDict[str, Visit] = OrderedDict()
         self.lock = Lock()
-        if out is not None:
-            from qsft.data.files import append_trajectories
-
-            append_trajectories(out, [])  # now, while nobody has shopped yet, it is found that it cannot be written
+        self.keep([])  # now, while nobody has shopped yet, it is found that the file cannot be written
         super().__init__(address, _Handler)
 
     def start(self, goal: int | None) -> str:
@@ -108,10 +105,14 @@ class ShopServer(ThreadingHTTPServer):
         if over:
             episode.ended, visit.score = "terminated", info["score"]
             episode.metadata = {"env": "webshop", "policy": "person", "goal": info["goal"], "success": info["success"]}
-            if self.out is not None:
-                from qsft.data.files import append_trajectories
+            self.keep([episode])
 
-                append_trajectories(self.out, [episode])
+    def keep(self, episodes: Sequence[Trajectory]) -> None:
+        """Adds finished visits to the file, where there is one."""
+        if self.out is not None:
+            from qsft.data.files import append_trajectories
+
+            append_trajectories(self.out, episodes)
 
     def replayed(self, number: int, step: int) -> tuple[Session, Reward | None, list[str]]:
         """An episode after ``step`` actions, its score if that was the last one, and all its actions."""
