@@ -60,14 +60,19 @@ def value(target: Any, ids: list[int], table: dict[int, float], settings: QLossS
     """``V`` after ``ids`` and ``1 - p(dummy)``; ``table``: support token -> behaviour log-probability."""
     with torch.no_grad():
         logps = log_probabilities(target, ids)[-1]
+    alive = 1.0 - math.exp(float(logps[settings.dummy_id]))
     q = {a: min(1.0, math.exp(float(logps[a]) - logp)) for a, logp in table.items()}
+    if settings.weight_temperature is not None:
+        q = {a: max(0.0, 1 + settings.weight_temperature * math.log(ratio)) for a, ratio in q.items()}
+        if settings.backup == "soft":
+            return max(0.0, 1 + settings.weight_temperature * math.log(alive)), alive
     if settings.backup == "soft":
         mass = sum(math.exp(logp) for logp in table.values())
         total = sum(math.exp(table[a] + settings.backup_beta * q[a]) for a in q) / mass
         best = math.log(total) / settings.backup_beta
     else:
         best = max(q.values())
-    return best, 1.0 - math.exp(float(logps[settings.dummy_id]))
+    return best, alive
 
 
 def q_loss(
@@ -112,8 +117,10 @@ def q_loss(
                     continue
                 w = min(1.0, max(0.0, raw[i]))
                 numbers.tokens += 1
-                numbers.weights.append(w)
                 numbers.clipped += abs(raw[i] - w) > 1e-6
+                if settings.weight_temperature is not None:
+                    w = math.exp((w - 1) / settings.weight_temperature)
+                numbers.weights.append(w)
                 here, a = logps[t - 1], ids[t]
                 numbers.loss = numbers.loss + token_loss(here, a, w, values[i][1], tables[i], settings, vocabulary)
         for start, end in spans:
@@ -165,8 +172,12 @@ def worst(actions: list[int], ends: dict[int, float], states: int, settings: QLo
 def token_loss(
     logps: Tensor, a: int, w: float, b: float, table: dict[int, float], settings: QLossSettings, vocabulary: int
 ) -> Tensor:
-    """The three forms, as the algorithm states them."""
+    """The forms, as the algorithm states them."""
     d = settings.dummy_id
+    if settings.form == "balanced":
+        alive = 1 - logps[d].exp()
+        weight = min(w / float(alive.detach()), settings.max_weight)
+        return -(w * alive.log() + (1 - w) * logps[d]) - weight * (logps[a] - alive.log())
     if settings.form == "dummy":
         return -(w * logps[a] + (1 - w) * logps[d])
     if settings.form == "uniform":

@@ -1,6 +1,7 @@
 """One forward pass over whole trajectories gives the loss, gradient and metrics of the definitions, turn by turn."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -122,6 +123,12 @@ VARIANTS = {
     "horizon, trace": {"horizon": 5, "trace": 0.4},
     "horizon, monte carlo": {"horizon": 5, "backup": "monte-carlo"},
     "uniform": {"form": "uniform"},
+    "balanced": {"form": "balanced"},
+    "balanced, cut weights": {"form": "balanced", "backup": "monte-carlo", "max_weight": 1.2},
+    "exponential": {"weight_temperature": 0.4},
+    "exponential, max": {"weight_temperature": 0.4, "backup": "max", "form": "dummy"},
+    "exponential, told by the dummy": {"weight_temperature": 0.4, "form": "balanced", "trace": 0.3},
+    "exponential, monte carlo": {"weight_temperature": 0.2, "form": "balanced", "backup": "monte-carlo"},
     "dummy elsewhere": {"dummy_id": 2},
 }
 
@@ -140,6 +147,8 @@ def test_q_loss_of_a_batch_and_its_metrics(rows, variant):
     if not settings.reads_values:  # the behaviour's value instead of the target network's
         logps = [naive.log_probabilities(module.model, row["input_ids"])[naive.turns(row)[0][0] - 1] for row in rows]
         alive = [1 - float(logp[settings.dummy_id].detach().exp()) for logp in logps]
+        if settings.weight_temperature is not None:  # a weight of the value that it stands for
+            alive = [max(0.0, 1 + settings.weight_temperature * math.log(weight)) for weight in alive]
         assert metrics["first_value"] == pytest.approx(sum(alive) / len(rows), rel=1e-4)
     assert metrics["target_mean"] == pytest.approx(sum(truth.weights) / truth.tokens, rel=1e-4)
     assert metrics["target_square"] == pytest.approx(sum(w * w for w in truth.weights) / truth.tokens, rel=1e-4)
@@ -218,9 +227,17 @@ def test_nothing_flows_into_the_target(rows):
     assert all(p.grad is not None for p in module.model.parameters())
 
 
-def test_monte_carlo_targets_of_the_dummy_form_need_no_target_network(rows, monkeypatch):
-    module = stage_two(dataclasses.replace(BASE, form="dummy", backup="monte-carlo"))
+@pytest.mark.parametrize("form", ["dummy", "balanced"])
+def test_monte_carlo_targets_need_no_target_network(rows, monkeypatch, form):
+    module = stage_two(dataclasses.replace(BASE, form=form, backup="monte-carlo"))
     batch = collate(rows)
     whole = module(**batch)["loss"]
     monkeypatch.setattr(type(module.target), "hidden", None)
     assert torch.equal(module(**{k: v for k, v in batch.items() if "support" not in k})["loss"], whole)
+
+
+def test_the_soft_backup_of_exponential_weights_needs_no_support(rows):
+    module = stage_two(dataclasses.replace(BASE, form="balanced", weight_temperature=0.3))
+    batch = collate(rows)
+    without = {k: v for k, v in batch.items() if "support" not in k}
+    assert torch.equal(module(**without)["loss"], module(**batch)["loss"])

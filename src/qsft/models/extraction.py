@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qsft.errors import ConfigError
 from qsft.models.support import SupportRule
+from qsft.objectives import q_ratios
 
 Kind = Literal["product", "value", "likelihood", "advantage"]
 
@@ -26,7 +27,7 @@ class Extraction:
 
     Args:
         kind: ``"product"``: ``p(a)``, the dummy token removed: the likelihood model alone. ``"value"``:
-            ``pi(a)^eta exp(beta clip(p(a) / pi(a), 0, 1))`` on the support. ``"likelihood"`` (the paper's):
+            ``pi(a)^eta exp(beta clip(Q(a), 0, 1))`` on the support, ``Q = p / pi``. ``"likelihood"`` (the paper's):
             ``pi(a) exp(beta p(a))``. ``"advantage"``: ``pi(a)^eta exp(beta Q(a))`` with the Q heads of a
             :class:`~qsft.models.value_model.ValueModel`, whose language model is ``pi``.
         beta: weight of the values, in units of the scaled return; unused by ``product``.
@@ -58,13 +59,20 @@ class Extraction:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def policy_logits(self, likelihood_logits: Tensor, behaviour_logits: Tensor | None, dummy_id: int | None) -> Tensor:
+    def policy_logits(
+        self,
+        likelihood_logits: Tensor,
+        behaviour_logits: Tensor | None,
+        dummy_id: int | None,
+        weight_temperature: float | None = None,
+    ) -> Tensor:
         """Unnormalised log-probabilities of the policy.
 
         Args:
             likelihood_logits: ``[..., V]``.
             behaviour_logits: ``[..., V]``; ``None`` for ``product``.
             dummy_id: never drawn; ``None`` for a model without one (supervised fine-tuning).
+            weight_temperature: of the exponential weights that the model was trained with: ``p / pi = exp((Q - 1) / T)``.
 
         Returns:
             ``[..., V]`` float32.
@@ -77,8 +85,8 @@ class Extraction:
                 raise ConfigError(f"extraction {self.kind!r} needs the behaviour model's logits.")
             prior = torch.log_softmax(behaviour_logits.float(), dim=-1)
             if self.kind == "value":
-                ratio = (likelihood - prior).clamp_max(0.0).exp()
-                scores = self.eta * prior + self.beta * ratio
+                q = q_ratios(likelihood, prior, weight_temperature)
+                scores = self.eta * prior + self.beta * q
             else:
                 scores = prior + self.beta * likelihood.exp()
         return self._on_support(_without(scores, dummy_id), _without(prior, dummy_id))

@@ -26,6 +26,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from qsft.errors import CheckpointError, ConfigError, wrong_argument
 from qsft.models.extraction import Extraction
 from qsft.models.generation import InnerGeneration
+from qsft.objectives import scaled_value
 
 LIKELIHOOD_DIR = "likelihood"
 BEHAVIOUR_DIR = "behaviour"
@@ -41,6 +42,7 @@ class QSFTPolicyConfig(PreTrainedConfig):
         dummy_token_id: the token that is never an action; ``None`` where there is none (supervised fine-tuning).
         return_range: ``(low, high)``: a ratio ``V`` stands for the value ``low + V (high - low)``.
         horizon: with one, ``low`` is ``low (1 - t / horizon)`` at agent turn t.
+        weight_temperature: with one, a ratio ``exp((V - 1) / weight_temperature)`` stands for the scaled value ``V``.
         sampling_temperature: how :class:`~qsft.policies.model.ModelPolicy` draws; 0 for greedy.
     """
 
@@ -55,6 +57,7 @@ class QSFTPolicyConfig(PreTrainedConfig):
         dummy_token_id: int | None = None,
         return_range: tuple[float, float] = (0.0, 1.0),
         horizon: int | None = None,
+        weight_temperature: float | None = None,
         sampling_temperature: float = 0.0,
         **kwargs: Any,
     ) -> None:
@@ -65,6 +68,7 @@ class QSFTPolicyConfig(PreTrainedConfig):
         self.dummy_token_id = dummy_token_id
         self.return_range = tuple(return_range)
         self.horizon = horizon
+        self.weight_temperature = weight_temperature
         self.sampling_temperature = sampling_temperature
         super().__init__(**kwargs)
 
@@ -209,14 +213,14 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
                 **shared,
                 cache=cache.behaviour if isinstance(cache, PairCache) else None,
             ).logits
-        logits = self.extraction.policy_logits(likelihood.logits, behaviour_logits, self.config.dummy_token_id)
+        logits = self._policy_logits(likelihood.logits, behaviour_logits)
         return CausalLMOutputWithPast(logits=logits, cache=cache)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def read(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, logits_to_keep: int = 0, **images: Tensor
     ) -> Reading:
-        """Every token's Q-value, which is the ratio ``p / pi`` (not clipped), prior and policy logit.
+        """Every token's Q-value, what the ratio ``p / pi`` stands for (not clipped), prior and policy logit.
 
         Args:
             input_ids, attention_mask: ``[B, T]``, padded on the left.
@@ -232,8 +236,15 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         likelihood = self.likelihood(**inputs).logits
         behaviour = self.behaviour(**inputs).logits
         prior = torch.log_softmax(behaviour.float(), dim=-1)
-        ratios = (torch.log_softmax(likelihood.float(), dim=-1) - prior).exp()
-        return Reading(ratios, prior, self.extraction.policy_logits(likelihood, behaviour, self.config.dummy_token_id))
+        log_ratios = torch.log_softmax(likelihood.float(), dim=-1) - prior
+        q = scaled_value(log_ratios, self.config.weight_temperature)
+        return Reading(q, prior, self._policy_logits(likelihood, behaviour))
+
+    def _policy_logits(self, likelihood: Tensor, behaviour: Tensor | None) -> Tensor:
+        settings = self.config
+        return self.extraction.policy_logits(
+            likelihood, behaviour, settings.dummy_token_id, settings.weight_temperature
+        )
 
     def _new_cache(self) -> Cache:
         likelihood = DynamicCache(config=self.likelihood.config)

@@ -14,17 +14,18 @@ from torch import Tensor
 Backup = Literal["max", "soft"]
 
 
-def q_ratios(logps: Tensor, support_logps: Tensor) -> Tensor:
-    """Scaled Q-values ``p / pi`` of the support's tokens, clipped to [0, 1].
+def q_ratios(logps: Tensor, support_logps: Tensor, temperature: float | None = None) -> Tensor:
+    """Scaled Q-values of the support's tokens, what the ratios ``p / pi`` stand for, clipped to [0, 1].
 
     Args:
         logps: ``[..., K]`` log-probabilities of the likelihood model.
         support_logps: ``[..., K]`` log-probabilities of the behaviour model, -inf where padded.
+        temperature: of exponential weights; ``None``: the ratio is the value.
 
     Returns:
         ``[..., K]``; 0 where padded.
     """
-    ratios = (logps - support_logps).clamp_max(0.0).exp()
+    ratios = scaled_value((logps - support_logps).clamp_max(0.0), temperature).clamp_min(0.0)
     return ratios.masked_fill(support_logps == -torch.inf, 0.0)
 
 
@@ -57,6 +58,32 @@ def soft_value(q: Tensor, support_logps: Tensor, beta: float) -> Tensor:
     """
     scores = torch.logsumexp(support_logps + beta * q, dim=-1) - torch.logsumexp(support_logps, dim=-1)
     return torch.nan_to_num(scores / beta, nan=0.0)
+
+
+def exponential_weights(scaled: Tensor, temperature: float) -> Tensor:
+    """``exp((v - 1) / temperature)``: scaled returns or values as weights of which p / pi is an exponential utility.
+
+    The ratio then holds ``E[exp((v - 1) / temperature)]``, and ``pi exp(Q / temperature)``, the KL-regularised
+    improvement on the behaviour, is ``p`` itself. Source: Peters and Schaal, "Reinforcement learning by reward-weighted
+    regression", ICML 2007; Todorov, "Efficient computation of optimal actions", PNAS 2009 (the weight is his
+    desirability, for which Bellman's equation is linear).
+
+    Args:
+        scaled: ``[...]`` in [0, 1].
+        temperature: in units of the scaled return.
+    """
+    return ((scaled - 1) / temperature).exp()
+
+
+def scaled_value(log_weight: Tensor, temperature: float | None) -> Tensor:
+    """The scaled value that the log of a weight, or of a ratio ``p / pi``, stands for: its exponential, or with a
+    temperature what :func:`exponential_weights` makes of it, undone.
+
+    Args:
+        log_weight: ``[...]``.
+        temperature: of :func:`exponential_weights`; ``None``: weights are scaled values as they are.
+    """
+    return log_weight.exp() if temperature is None else 1 + temperature * log_weight
 
 
 class Targets(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsft.objectives.forms import TargetDistribution
+from qsft.objectives.forms import TargetDistribution, balance
 
 
 def cross_entropy(logits: Tensor, target: TargetDistribution) -> Tensor:
@@ -27,7 +27,10 @@ def cross_entropy(logits: Tensor, target: TargetDistribution) -> Tensor:
         ``[N]``, float32 or wider.
     """
     logps = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
-    loss = -(target.coefficients * logps.gather(1, target.ids)).sum(dim=1)
+    picked = logps.gather(1, target.ids)
+    if target.max_weight is not None:
+        return balance(target.coefficients, picked, target.max_weight)[1]
+    loss = -(target.coefficients * picked).sum(dim=1)
     if target.rest is not None:
         loss = loss - target.rest * logps.sum(dim=1)
     return loss
@@ -54,7 +57,7 @@ def linear_cross_entropy(
         log-probabilities ``[N]`` of ``target.ids[:, 0]``, the logged tokens.
     """
     loss, logps = _LinearCrossEntropy.apply(
-        hidden, weight, bias, target.ids, target.coefficients, target.rest, chunk_size
+        hidden, weight, bias, target.ids, target.coefficients, target.rest, target.max_weight, chunk_size
     )
     return loss, logps
 
@@ -105,6 +108,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ids: Tensor,
         coefficients: Tensor,
         rest: Tensor | None,
+        max_weight: float | None,
         chunk_size: int,
     ) -> tuple[Tensor, Tensor]:
         vocabulary = weight.shape[0]
@@ -117,24 +121,29 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros(vocabulary, dtype=exact, device=weight.device) if wants[2] else None
         total = torch.zeros((), dtype=exact, device=hidden.device)
         logps = torch.empty(len(hidden), dtype=exact, device=hidden.device)
-        mass = coefficients.sum(dim=1) if rest is None else coefficients.sum(dim=1) + rest * vocabulary
         for part in range(0, len(hidden), chunk_size):
             rows = slice(part, part + chunk_size)
             logits = _logits(hidden[rows], weight, bias)
             normaliser = logits.logsumexp(dim=1)
             picked = logits.gather(1, ids[rows])
             logps[rows] = picked[:, 0] - normaliser
-            loss = mass[rows] * normaliser - (coefficients[rows] * picked).sum(dim=1)
-            if rest is not None:
-                loss -= rest[rows] * logits.sum(dim=1)
+            fitted = coefficients[rows]
+            if max_weight is not None:
+                fitted, loss = balance(fitted, picked - normaliser[:, None], max_weight)
+                mass = fitted.sum(dim=1)
+            else:
+                mass = fitted.sum(dim=1) if rest is None else fitted.sum(dim=1) + rest[rows] * vocabulary
+                loss = mass * normaliser - (fitted * picked).sum(dim=1)
+                if rest is not None:
+                    loss -= rest[rows] * logits.sum(dim=1)
             total += loss.sum()
             if not any(wants):
                 continue
             # d loss / d logits, formed in the logits' own memory
-            grad = logits.sub_(normaliser[:, None]).exp_().mul_(mass[rows, None])
+            grad = logits.sub_(normaliser[:, None]).exp_().mul_(mass[:, None])
             if rest is not None:
                 grad -= rest[rows, None]
-            grad.scatter_add_(1, ids[rows], -coefficients[rows])
+            grad.scatter_add_(1, ids[rows], -fitted)
             if grad_bias is not None:
                 grad_bias += grad.sum(dim=0)
             grad = grad.to(hidden.dtype)
@@ -157,6 +166,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if grad_hidden is None else grad_hidden * grad_total.to(grad_hidden.dtype),
             None if grad_weight is None else (grad_weight * grad_total).to(ctx.weight_dtype),
             None if grad_bias is None else grad_bias * grad_total,
+            None,
             None,
             None,
             None,

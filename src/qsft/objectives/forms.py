@@ -1,4 +1,4 @@
-"""The three forms of the Q-SFT loss, each as the distribution over tokens that a state's logits are fitted to.
+"""The forms of the Q-SFT loss, each as the distribution over tokens that a state's logits are fitted to.
 
 Every form is a cross-entropy against a (signed) target distribution with a few non-zero entries, so one kernel serves
 all of them, plain supervised fine-tuning included (weight 1 on the logged token):
@@ -8,7 +8,8 @@ all of them, plain supervised fine-tuning included (weight 1 on the logged token
 Notation: ``w`` the target weight in [0, 1] of the logged token ``a`` (its scaled Q-value), ``pi`` the behaviour model,
 ``d`` the dummy token (never an action). Source: Hong, Dragan, Levine, "Q-SFT", ICLR 2025, section 4 (arXiv
 2411.05193) for the uniform form; the dummy form puts the left-over mass on one token instead, which makes
-``p / pi = Q`` exact; the anchored form is the dummy form with a control variate.
+``p / pi = Q`` exact; the anchored form is the dummy form with a control variate, the balanced form the dummy form with
+states of every value counting alike for the policy.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ class TargetDistribution(NamedTuple):
         ids: ``[N, K]`` int64 tokens; the first column is the logged token. Entries with coefficient 0 are ignored.
         coefficients: ``[N, K]`` float32; may be negative (anchored form).
         rest: ``[N]`` float32 spread on *every* token of the vocabulary, or ``None`` for 0.
+        max_weight: balance the two columns of the dummy form (:func:`balanced`); ``None``: as they are.
     """
 
     ids: Tensor
     coefficients: Tensor
     rest: Tensor | None = None
+    max_weight: float | None = None
 
 
 def supervised(actions: Tensor, weights: Tensor | None = None) -> TargetDistribution:
@@ -55,6 +58,48 @@ def dummy(actions: Tensor, weights: Tensor, dummy_id: int) -> TargetDistribution
     """
     ids = torch.stack([actions, torch.full_like(actions, dummy_id)], dim=1)
     return TargetDistribution(ids, torch.stack([weights, 1 - weights], dim=1))
+
+
+def balanced(actions: Tensor, weights: Tensor, dummy_id: int, max_weight: float) -> TargetDistribution:
+    """The dummy form, its policy part divided by the state's value: every state teaches which actions to take.
+
+    With ``alive = 1 - p(d|s)``, the state's value, and ``q = p / alive``, the policy among actions, the dummy form is
+    ``- [w log alive + (1 - w) log p(d)] - w log q(a)``: a binary cross-entropy that fits the value, and cross-entropy of
+    the policy that a state of small value hardly takes part in. Here its weight is relative to the value:
+
+        - [w log alive + (1 - w) log p(d)] - min(w / alive, max_weight) log q(a)
+
+    ``alive`` without gradient in the weight. A factor that depends on the state alone leaves the optimum where it is,
+    ``p = pi E[w|s, a]`` (up to weights that are cut). ``w / alive`` is how many times better than usual it went on, as in
+    advantage-weighted regression, with the model's own value for a baseline.
+
+    Args:
+        actions: ``[N]`` int64 logged tokens.
+        weights: ``[N]`` float32 in [0, 1].
+        dummy_id: the token that is never an action.
+        max_weight: above it the policy's weights are cut; a few lucky episodes would be all that counts otherwise.
+    """
+    return dummy(actions, weights, dummy_id)._replace(max_weight=max_weight)
+
+
+def balance(coefficients: Tensor, logps: Tensor, max_weight: float) -> tuple[Tensor, Tensor]:
+    """The balanced form's loss, and the coefficients of the cross-entropy that has the same gradient.
+
+    Args:
+        coefficients: ``[N, 2]``, of the logged and the dummy token in the dummy form.
+        logps: ``[N, 2]``, the model's log-probabilities of the two.
+        max_weight: see :func:`balanced`.
+
+    Returns:
+        Coefficients ``[N, 2]`` and losses ``[N]``.
+    """
+    weight, lost = coefficients.unbind(dim=1)
+    died = logps[:, 1].exp()
+    alive = (1 - died).clamp_min(torch.finfo(died.dtype).eps)
+    policy = (weight / alive.detach()).clamp_max(max_weight)
+    loss = -((weight - policy) * alive.log() + lost * logps[:, 1] + policy * logps[:, 0])
+    # log alive pulls at the dummy token by -p(d) / alive, and at all others together by as much the other way
+    return torch.stack([policy, lost - (weight - policy) * died / alive], dim=1), loss
 
 
 def anchored(

@@ -69,7 +69,12 @@ class QSFTConfig(SFTConfig):
     backup are ours. The defaults come from the ablation in ``experiments/wordle``.
 
     Args:
-        form: ``"anchored"``, ``"dummy"`` or ``"uniform"`` (the paper's), see :mod:`qsft.objectives.forms`.
+        form: ``"dummy"``, ``"balanced"``, ``"anchored"`` or ``"uniform"`` (the paper's), see
+            :mod:`qsft.objectives.forms`.
+        max_weight: where the balanced form cuts the weights of the policy.
+        weight_temperature: weights are ``exp((v - 1) / weight_temperature)`` of scaled values instead of these themselves
+            (:func:`qsft.objectives.exponential_weights`); a small one imitates what did best. The soft backup is then the
+            KL-regularised value of that temperature, read off the dummy token. ``None``: off.
         backup: value of the next state: ``"soft"`` (KL-regularised), ``"max"`` (the paper's) or ``"monte-carlo"`` (no
             backup: the weight is the return-to-go).
         backup_beta: inverse temperature of the soft backup, in units of the scaled return.
@@ -92,7 +97,9 @@ class QSFTConfig(SFTConfig):
         dummy_token: token (or id) that is never an action; ``None`` picks one.
     """
 
-    form: Literal["anchored", "dummy", "uniform"] = "dummy"
+    form: Literal["anchored", "balanced", "dummy", "uniform"] = "dummy"
+    max_weight: float = 20.0
+    weight_temperature: float | None = None
     backup: Literal["soft", "max", "monte-carlo"] = "soft"
     backup_beta: float = 15.0
     trace: float = 0.9
@@ -112,7 +119,7 @@ class QSFTConfig(SFTConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         warn_of_grouping(self)
-        one_of("form", self.form, ("anchored", "dummy", "uniform"))
+        one_of("form", self.form, ("anchored", "balanced", "dummy", "uniform"))
         one_of("backup", self.backup, ("soft", "max", "monte-carlo"))
         one_of("gamma_per", self.gamma_per, ("turn", "token"))
         within("gamma", self.gamma, 0.0, 1.0)
@@ -121,6 +128,23 @@ class QSFTConfig(SFTConfig):
         within("target_rate", self.target_rate, 0.0, 1.0)
         if self.horizon is not None and (self.horizon < 1 or self.gamma != 1.0):
             raise ConfigError(f"horizon: {self.horizon}: must be at least 1, and needs gamma 1.")
+        if self.max_weight < 1:
+            raise ConfigError(
+                f"max_weight: {self.max_weight} must be at least 1, the weight of what is as good as usual."
+            )
+        if self.weight_temperature is not None:
+            if self.weight_temperature <= 0:
+                raise ConfigError(
+                    f"weight_temperature: {self.weight_temperature} must be positive; 0.1 is a good start."
+                )
+            if self.horizon is not None:
+                raise ConfigError(
+                    "weight_temperature: weighs differences of values, horizon their ratios; use one of them."
+                )
+            if self.form == "uniform":
+                raise ConfigError(
+                    "weight_temperature: the uniform form has no ratio p / pi to hold it; use another form."
+                )
         if self.start_at_mean and self.form == "uniform":
             raise ConfigError("start_at_mean: the uniform form has no dummy token to start from; use the dummy form.")
         if self.backup_beta <= 0:
@@ -131,8 +155,14 @@ class QSFTConfig(SFTConfig):
 
 
 def reads_values(form: str, backup: str) -> bool:
-    """Whether stage 2 reads the target network's values; if not, it is neither run nor needs a support table."""
-    return backup != "monte-carlo" or form != "dummy"
+    """Whether stage 2 reads the target network's values; if not, it is not run."""
+    return backup != "monte-carlo" or form in ("anchored", "uniform")
+
+
+def reads_support(form: str, backup: str, weight_temperature: float | None) -> bool:
+    """Whether stage 2 reads the support table."""
+    told_by_dummy = backup == "soft" and weight_temperature is not None
+    return form == "anchored" or (reads_values(form, backup) and not told_by_dummy)
 
 
 def warn_of_grouping(config: TrainingArguments) -> None:

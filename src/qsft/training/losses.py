@@ -12,7 +12,7 @@ from qsft import objectives
 from qsft.models.states import has_action, output_head, state_hidden
 from qsft.models.target import TargetNetwork
 from qsft.objectives import TargetDistribution, Targets
-from qsft.training.config import reads_values
+from qsft.training.config import reads_support, reads_values
 
 
 class SupervisedLoss(nn.Module):
@@ -80,16 +80,35 @@ class QLossSettings:
     return_range: tuple[float, float]
     horizon: int | None
     dummy_id: int
+    max_weight: float = 20.0
+    weight_temperature: float | None = None
 
     @property
     def reads_values(self) -> bool:
-        """Whether targets or form read the target network's values; if not, it is not run and no support is needed."""
+        """Whether targets or form read the target network's values; if not, it is not run."""
         return reads_values(self.form, self.backup)
+
+    @property
+    def reads_support(self) -> bool:
+        """Whether these, or the form, need the tokens of the support table."""
+        return reads_support(self.form, self.backup, self.weight_temperature)
 
     def bounds(self, turns: Tensor) -> tuple[float | Tensor, float]:
         """The return range of states in these agent turns, from what is still at stake with a horizon."""
         low, high = self.return_range
         return (low if self.horizon is None else objectives.stake(low, turns, self.horizon)), high
+
+    def monte_carlo(self, batch: dict[str, Tensor]) -> Targets:
+        """The weights that returns-to-go give to the logged tokens."""
+        bounds = self.bounds(batch["turns"])
+        return self.weighted(objectives.monte_carlo_targets(batch["returns_to_go"], has_action(batch), bounds))
+
+    def weighted(self, targets: Targets) -> Targets:
+        """Scaled targets as the weights of the loss."""
+        if self.weight_temperature is None:
+            return targets
+        weights = objectives.exponential_weights(targets.weights, self.weight_temperature)
+        return targets._replace(weights=weights.masked_fill(~targets.valid, 0.0))
 
 
 class QLoss(SupervisedLoss):
@@ -133,15 +152,16 @@ class QLoss(SupervisedLoss):
                 batch["support_logps"][valid],
                 self.settings.dummy_id,
             )
+        elif form == "balanced":
+            fitted = objectives.balanced(actions, weights, self.settings.dummy_id, self.settings.max_weight)
         elif form == "dummy":
             fitted = objectives.dummy(actions, weights, self.settings.dummy_id)
         else:
             fitted = objectives.uniform(actions, weights, output_head(self.model)[0].shape[0])
         # a state without a target has coefficients 0: it is in the pass but not in the loss
-        fitted = TargetDistribution(
-            fitted.ids,
-            fitted.coefficients * counted[:, None],
-            None if fitted.rest is None else fitted.rest * counted,
+        fitted = fitted._replace(
+            coefficients=fitted.coefficients * counted[:, None],
+            rest=None if fitted.rest is None else fitted.rest * counted,
         )
         count = counted.sum()
         metrics: dict[str, tuple[Tensor, Tensor | int]] = {
@@ -158,41 +178,48 @@ class QLoss(SupervisedLoss):
     def state_metrics(self, batch: dict[str, Tensor], states: Tensor) -> dict[str, tuple[Tensor, Tensor | int]]:
         if self.settings.reads_values:
             return {}
-        # without a target network's value there is the behaviour's, E[Q] = 1 - p(dummy), which the model itself holds
+        # without a target network's value there is what the model itself holds in 1 - p(dummy), E[Q] without a temperature
         mask = batch["state_mask"]
         first = states[mask.sum(1).cumsum(0) - mask.sum(1)]
         weight, bias = output_head(self.model)
         dummies = torch.full((len(first), 1), self.settings.dummy_id, device=first.device)
         logps = objectives.linear_log_probabilities(first, weight, bias, dummies, self.chunk_size)
-        return {"first_value": (-torch.expm1(logps).sum(), len(first))}
+        return {"first_value": (self._alive(logps)[1].sum(), len(first))}
+
+    def _alive(self, dummy_logps: Tensor) -> tuple[Tensor, Tensor]:
+        """``1 - p(dummy)``, and the scaled value that it stands for."""
+        alive = (-torch.expm1(dummy_logps)).clamp_min(torch.finfo(dummy_logps.dtype).eps)
+        return alive, objectives.scaled_value(alive.log(), self.settings.weight_temperature).clamp(0.0, 1.0)
 
     @torch.no_grad()
     def state_values(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What the target network makes of every state, in one forward pass, without gradient.
 
         Args:
-            batch: a :class:`~qsft.data.batch.TokenBatch` with the support table's columns.
+            batch: a :class:`~qsft.data.batch.TokenBatch` with the support table's columns, where these are read.
 
         Returns:
-            ``[B, S]`` scaled values ``V``, the backup (``max`` or ``soft``) of the ratios of the support's tokens, and
-            ``[B, S]`` ``1 - p(dummy)``; both 0 where padded.
+            ``[B, S]`` scaled values ``V``: the backup (``max`` or ``soft``) of the ratios of the support's tokens; the
+            soft backup of exponential weights is what ``1 - p(dummy)`` stands for, ``T log sum_a pi(a) exp(Q(a) / T)``.
+            ``[B, S]`` ``1 - p(dummy)``. Both 0 where padded.
         """
         mask = batch["state_mask"]
-        ids, logps = batch["support_ids"][mask], batch["support_logps"][mask]
-        dummies = torch.full_like(ids[:, :1], self.settings.dummy_id)
+        settings = self.settings
+        ids = torch.full((int(mask.sum()), 1), settings.dummy_id, device=mask.device)
+        if settings.reads_support:
+            ids = torch.cat([ids, batch["support_ids"][mask]], dim=1)
         hidden = self.target.hidden(self.model, batch)
         weight, bias = self.target.head(self.model)
-        likelihood = objectives.linear_log_probabilities(
-            hidden, weight, bias, torch.cat([ids, dummies], dim=1), self.chunk_size
-        )
-        q = objectives.q_ratios(likelihood[:, :-1], logps)
-        if self.settings.backup == "soft":
-            value = objectives.soft_value(q, logps, self.settings.backup_beta)
-        else:
-            value = objectives.max_value(q, logps)
+        likelihood = objectives.linear_log_probabilities(hidden, weight, bias, ids, self.chunk_size)
         values, alive = torch.zeros(mask.shape, device=mask.device), torch.zeros(mask.shape, device=mask.device)
-        values[mask] = value
-        alive[mask] = -torch.expm1(likelihood[:, -1])
+        alive[mask], values[mask] = self._alive(likelihood[:, 0])
+        if settings.backup != "soft" or settings.weight_temperature is None:
+            logps = batch["support_logps"][mask]
+            q = objectives.q_ratios(likelihood[:, 1:], logps, settings.weight_temperature)
+            if settings.backup == "soft":
+                values[mask] = objectives.soft_value(q, logps, settings.backup_beta)
+            else:
+                values[mask] = objectives.max_value(q, logps)
         return values, alive
 
     def targets(self, batch: dict[str, Tensor], values: Tensor) -> Targets:
@@ -206,22 +233,21 @@ class QLoss(SupervisedLoss):
             :class:`~qsft.objectives.Targets`, ``[B, S]`` each: Monte-Carlo or Bellman targets, as the settings say.
         """
         settings = self.settings
-        acted = has_action(batch)
-        bounds = settings.bounds(batch["turns"])
         if settings.backup == "monte-carlo" or self.monte_carlo_only:
-            return objectives.monte_carlo_targets(batch["returns_to_go"], acted, bounds)
-        return objectives.bellman_targets(
+            return settings.monte_carlo(batch)
+        targets = objectives.bellman_targets(
             values,
             batch["rewards"],
-            acted,
+            has_action(batch),
             batch["turn_end"],
             batch["terminal"],
             batch["state_mask"],
-            bounds,
+            settings.bounds(batch["turns"]),
             settings.gamma,
             settings.gamma_per,
             settings.trace,
         )
+        return settings.weighted(targets)
 
     def _scaled(self, value: Tensor) -> Tensor:
         low, high = self.settings.return_range

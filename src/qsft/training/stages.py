@@ -30,7 +30,7 @@ from qsft.models.scratch import load_or_make_model
 from qsft.models.states import max_positions, output_head, pick_dummy_token
 from qsft.models.support import SupportRule, compute_support, with_support
 from qsft.objectives import stake
-from qsft.training.config import QSFTConfig, SFTConfig, reads_values
+from qsft.training.config import QSFTConfig, SFTConfig, reads_support
 from qsft.training.critic_config import CriticConfig
 from qsft.training.critic_trainers import CRITICS
 from qsft.training.disk import whole_folder
@@ -107,6 +107,7 @@ class Stages:
             dummy_token_id=dummy,
             return_range=returns,
             horizon=config.horizon,
+            weight_temperature=config.weight_temperature,
             architectures=[QSFTPolicyModel.__name__],
         )
         policy.save_pretrained(self.out)
@@ -152,7 +153,7 @@ class Stages:
         assert isinstance(config, QSFTConfig)
         model = self._second_model(behaviour)
         check_vocabularies(model, behaviour)
-        if reads_values(config.form, config.backup):
+        if reads_support(config.form, config.backup, config.weight_temperature):
             dataset = self._with_support(dataset, behaviour, rule, dummy)
         trainer = QSFTTrainer(self._adapted(model), config, dataset, self.tokenizer)
         self._finish(trainer, "likelihood", self.out / LIKELIHOOD_DIR)

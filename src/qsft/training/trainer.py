@@ -23,11 +23,10 @@ from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.text_files import write_text
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.mean_start import start_at_mean
-from qsft.models.states import check_head, has_action, output_head, pick_dummy_token, unwrap_adapters
+from qsft.models.states import check_head, output_head, pick_dummy_token, unwrap_adapters
 from qsft.models.support import SUPPORT_COLUMNS
 from qsft.models.target import TargetNetwork, make_target
-from qsft.objectives import monte_carlo_targets
-from qsft.training.config import QSFTConfig, SFTConfig, reads_values
+from qsft.training.config import QSFTConfig, SFTConfig, reads_support
 from qsft.training.losses import QLoss, QLossSettings, SupervisedLoss
 from qsft.training.muon import MuonWithAdamW
 
@@ -245,7 +244,7 @@ class QSFTTrainer(SFTTrainer):
         **kwargs: Any,
     ) -> None:
         missing = [name for name in SUPPORT_COLUMNS if name not in train_dataset.column_names]
-        if missing and reads_values(args.form, args.backup):
+        if missing and reads_support(args.form, args.backup, args.weight_temperature):
             raise ConfigError(
                 f"train_dataset: column {missing[0]!r} is missing; compute the support table of the behaviour model "
                 "first (qsft.models.compute_support, with_support)."
@@ -272,11 +271,11 @@ class QSFTTrainer(SFTTrainer):
                 f"start_at_mean: the dummy token {settings.dummy_id} is also read, and the model reads and says tokens with "
                 "the same embeddings; name one that never occurs with dummy_token."
             )
-        scaled = []
+        weights = []
         for batch in batches:
-            found = monte_carlo_targets(batch["returns_to_go"], has_action(batch), settings.bounds(batch["turns"]))
-            scaled.append(found.weights[found.valid])
-        start_at_mean(model, batches, settings.dummy_id, float(torch.cat(scaled).mean().clamp(0.01, 0.99)))
+            found = settings.monte_carlo(batch)
+            weights.append(found.weights[found.valid])
+        start_at_mean(model, batches, settings.dummy_id, float(torch.cat(weights).mean().clamp(1e-4, 0.99)))
 
     def make_loss(self, model: nn.Module, args: SFTConfig, tokenizer: Any) -> QLoss:
         assert isinstance(args, QSFTConfig)
@@ -298,6 +297,8 @@ class QSFTTrainer(SFTTrainer):
             return_range=(args.return_low, args.return_high),
             horizon=args.horizon,
             dummy_id=pick_dummy_token(tokenizer_of(tokenizer), output_head(model)[0].shape[0], args.dummy_token),
+            max_weight=args.max_weight,
+            weight_temperature=args.weight_temperature,
         )
 
     def make_collator(self, args: SFTConfig, tokenizer: Any) -> TrajectoryCollator:
