@@ -189,6 +189,9 @@ NASTY = {
     "pretraining's typing error": ("400, max_steps", "400, mx_steps", "study.yaml: pretrain: .*mx_steps"),
     "pretraining's wrong number": ("texts: 40", "texts: few", "pretrain: texts: 'few' must be a whole number"),
     "pretraining's missing number": ("texts: 40, ", "", "pretrain: texts is missing"),
+    "empty settings": ("data: others,", "data: others, settings: ,", "run 'other': settings: must hold"),
+    "an empty number": ("\nbehaviour: {", "\nbehaviour: {weight_decay: , ", "behaviour: weight_decay: is empty"),
+    "empty shots": ("sft, data: others,", "react, data: others, settings: {shots: },", "settings: shots: None must be"),
     "no YAML": ("env: twenty-questions", "env: [", "cannot be read as YAML"),
 }  # fmt: skip
 

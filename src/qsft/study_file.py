@@ -179,7 +179,13 @@ class Study:
             raise ConfigError(
                 f"{where}: method {run.method!r} is unknown; there are {', '.join((*UNTRAINED, *METHODS))}."
             )
+        for name in ("settings", "env_options"):
+            if not isinstance(getattr(run, name), dict):
+                raise ConfigError(f"{where}: {name}: must hold NAME: VALUE pairs.")
         if run.method in UNTRAINED:
+            shots = run.settings.get("shots", 0)
+            if isinstance(shots, bool) or not isinstance(shots, int) or shots < 0:
+                raise ConfigError(f"{where}: settings: shots: {shots!r:.40} must be a whole number of at least 0.")
             return
         if run.decoding not in self.decoding:
             raise ConfigError(f"{where}: decoding grid {run.decoding!r} is not in the study.")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 from transformers import TrainingArguments
 
@@ -43,6 +47,7 @@ class SFTConfig(TrainingArguments):
     muon: bool = field(default=False, metadata={"help": "Muon for hidden matrices, AdamW for the rest."})
 
     def __post_init__(self) -> None:
+        check_numbers(type(self), vars(self))  # before anything is computed from them
         super().__post_init__()
         for name in ("loss_chunk_size", "per_device_train_batch_size"):
             if getattr(self, name) < 1:
@@ -146,6 +151,24 @@ def warn_of_grouping(config: TrainingArguments) -> None:
             "train_sampling_strategy: group_by_length in a stage that learns values: where an episode's length tells its "
             "return, each batch holds one return; leave it out unless lengths tell nothing."
         )
+
+
+def check_numbers(kind: type[Any], values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a value that is empty or no number where a dataclass takes nothing but numbers, true or false.
+
+    ``gamma:`` with nothing behind it is ``None`` in YAML.
+    """
+    for known in dataclasses.fields(kind):
+        wanted = str(known.type)
+        numbers = re.findall(r"\b(int|float|bool)\b", wanted)
+        if known.name not in values or not numbers or re.search(r"\b(str|dict|list|Literal)\b", wanted):
+            continue
+        value, form = values[known.name], "true or false" if {*numbers} == {"bool"} else "a number"
+        if value is None:
+            if known.default is not None and not re.search(r"\b(None|Optional)\b", wanted):
+                raise ConfigError(f"{known.name}: is empty; give {form}, or take it out.")
+        elif not isinstance(value, Real):
+            raise ConfigError(f"{known.name}: {value!r:.40} must be {form}.")
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -328,10 +327,6 @@ def stage_config(kind: type[Any], values: Mapping[str, Any], stage: str, out: Pa
     ):
         if name in values:
             raise ConfigError(f"{stage}: {name}: {reason}; remove it.")
-    for known in dataclasses.fields(kind):
-        value, wanted = values.get(known.name), str(known.type)
-        if isinstance(value, str) and re.search(r"\b(int|float|bool)\b", wanted) and not re.search(r"\bstr\b", wanted):
-            raise ConfigError(f"{stage}: {known.name}: {value!r} must be a number, or true or false.")
     for name in ("max_length", "max_exchanges"):
         if stage in STAGES_OF and name in values:
             raise ConfigError(f"{stage}: {name}: both stages read the same tokens; set it under behaviour.")
