@@ -82,6 +82,7 @@ BAD = {
     "log and save": ({"behaviour": {**STAGE, "logging_steps": 2}}, ConfigError, "not a multiple of logging_steps"),
     "log and save differ": ({"behaviour": {"save_strategy": "epoch"}}, ConfigError, "differs from logging_strategy"),
     "columns": ({"behaviour": {"remove_unused_columns": True}}, ConfigError, "remove_unused_columns"),
+    "unknown tracker": ({"likelihood": {"report_to": "tensorbord"}}, ConfigError, "report_to: 'tensorbord' is unknown"),
     "chunk": ({"behaviour": {"loss_chunk_size": 0}}, ConfigError, "loss_chunk_size: 0"),
     "output_dir": ({"behaviour": {"output_dir": "x"}}, ConfigError, "behaviour: output_dir"),
     "resume": ({"behaviour": {"resume_from_checkpoint": "x"}}, ConfigError, "behaviour: resume_from_checkpoint: a run goes"),
@@ -422,6 +423,15 @@ class TestResults:
         policy = load_policy(out, temperature=0.0)
         history = Trajectory([Turn("user", "a b c d\n"), Turn("assistant", "a\n", 0.0)] * 6 + [Turn("user", "a\n")])
         assert policy.act([history])[0].endswith("\n")
+
+
+@pytest.mark.parametrize("given", ["tensorboard", ["tensorboard"]])
+def test_a_tracker_that_is_not_installed(given, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("qsft.training.config.get_available_reporting_integrations", lambda: ["wandb"])
+    plan = settings(data, likelihood={**STAGE, "report_to": given})
+    match = "^likelihood: report_to: tensorboard is not installed; install it with pip install tensorboard"
+    refused(tmp_path / "run", ConfigError, match, lambda: go(plan, tmp_path / "run"))
+    assert SFTConfig(output_dir=str(tmp_path), report_to="wandb").report_to == ["wandb"]
 
 
 def test_what_may_be_empty(tmp_path):

@@ -11,6 +11,8 @@ from numbers import Real
 from typing import Any, Literal
 
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from qsft.data.returns import ReturnRange
 from qsft.errors import ConfigError
@@ -52,6 +54,7 @@ class SFTConfig(TrainingArguments):
         for name in ("loss_chunk_size", "per_device_train_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)} must be at least 1.")
+        self._check_trackers()
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns: must stay False, the collator needs the trajectory columns.")
         if self.save_strategy in ("steps", "epoch") and self.logging_strategy not in ("no", self.save_strategy):
@@ -64,6 +67,22 @@ class SFTConfig(TrainingArguments):
                 f"save_steps: {self.save_steps} is not a multiple of logging_steps ({self.logging_steps}), so a "
                 "resumed run could not continue a half-averaged log line; make it one."
             )
+
+    def _check_trackers(self) -> None:
+        """That what reports go to is known and installed: the trainer of the second stage would find out after the first."""
+        if not self.report_to:
+            return
+        # transformers does not say whether the last two are there
+        installed = {*get_available_reporting_integrations(), "azure_ml", "flyte"}
+        for name in self.report_to:
+            if name not in INTEGRATION_TO_CALLBACK:
+                raise ConfigError(
+                    f"report_to: {name!r} is unknown; use none, or some of {', '.join(INTEGRATION_TO_CALLBACK)}."
+                )
+            if name not in installed:
+                raise ConfigError(
+                    f"report_to: {name} is not installed; install it with pip install {name}, or leave report_to out."
+                )
 
 
 @dataclass
