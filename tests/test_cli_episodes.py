@@ -63,7 +63,21 @@ def test_a_film_with_values(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == "film in seen.gif\n"
     # A run that reads text does not take pictures: its values come without.
     assert main(["video", "seen.jsonl", "--out", "valued.gif", "--size", "16", "--values", "runs/wordle"]) == 2
-    assert "has images" in capsys.readouterr().err
+    assert "seen.jsonl: row 1: turn 1: has images" in capsys.readouterr().err
+
+
+def test_an_episode_that_a_run_cannot_read_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Path("wordle.jsonl").read_text().splitlines()
+    episode = json.loads(lines[0])
+    next(message for message in episode["messages"] if message["role"] == "assistant")["content"] = "xyzzy\n"
+    Path("strange.jsonl").write_text(f"{lines[0]}\n\n{json.dumps(episode)}\n")
+    for command in (
+        "values runs/wordle strange.jsonl --out x.svg",
+        "video strange.jsonl --values runs/wordle --out x.gif",
+    ):
+        assert main([*command.split(), "--episode", "1"]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("qsft: strange.jsonl: row 3: ") and "xyzzy" in said
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,26 @@ NASTY = {
     "training for nothing": ("data: others,", "policy_of: SFT, settings: {seed: 5},", "settings .* would not be used"),
     "two of a name": ("name: other", "name: SFT", "run 'SFT': there are two of this name"),
     "a grid that is none": ("decoding: {supervised: [{temperature: 0}]}", "decoding: null", "decoding: must hold"),
+    "a grid's text for a number": ("[{temperature: 0}]", "[{temperature: hot}]", "temperature: 'hot' is no number"),
+    "a grid's empty value": ("[{temperature: 0}]", "[{extraction: value, beta: }]", "supervised: .*beta: None is no number"),
+    "a grid's wrong value": ("[{temperature: 0}]", "[{temperature: -1}]", "supervised: .*temperature: -1 must be finite"),
+    "a grid's half beam": ("[{temperature: 0}]", "[{temperature: 0, beams: 2.5}]", "beams: 2.5 is no whole number"),
+    "beams that sample": ("[{temperature: 0}]", "[{beams: 2}]", "beams: 2 with temperature 1.0; beam search needs"),
+    "a grid's wrong return": ("[{temperature: 0}]", "[{target_return: best}]", "target_return: 'best' is no number"),
+    "a stage's typing error": ("\nbehaviour: {max", "\nbehaviour: {mx", "run 'SFT': behaviour: .*mx_steps"),
+    "a stage's wrong value": ("\nbehaviour: {", "\nbehaviour: {loss_chunk_size: 0, ", "loss_chunk_size: 0 must be"),
+    "a run's stage": ("data: others,", "data: others, settings: {behaviour: {muon: 'on'}},", "behaviour: muon: 'on'"),
+    "a critic's": ("sft, data: others,", "ilql, data: others, settings: {critic: {tau: 2}},", "critic: tau: 2 is outside"),
+    "another critic's": ("sft, data: others,", "awr, data: others, settings: {critic: {tau: 1}},", "critic: .*'tau'"),
+    "stage 2's": ("sft, data: others,", "qsft, data: others, settings: {likelihood: {form: x}},", "form: 'x' is"),
+    "a stage that holds nothing": ("data: others,", "data: others, settings: {behaviour: },", "behaviour: must hold"),
+    "a run's setting": ("data: others,", "data: others, settings: {start_from: x},", "'other': start_from: 'x'"),
+    "pretraining's typing error": ("400, max_steps", "400, mx_steps", "study.yaml: pretrain: .*mx_steps"),
+    "pretraining's wrong number": ("texts: 40", "texts: few", "pretrain: texts: 'few' must be a whole number"),
+    "pretraining's missing number": ("texts: 40, ", "", "pretrain: texts is missing"),
+    "empty settings": ("data: others,", "data: others, settings: ,", "run 'other': settings: must hold"),
+    "an empty number": ("\nbehaviour: {", "\nbehaviour: {weight_decay: , ", "behaviour: weight_decay: is empty"),
+    "empty shots": ("sft, data: others,", "react, data: others, settings: {shots: },", "settings: shots: None must be"),
     "no YAML": ("env: twenty-questions", "env: [", "cannot be read as YAML"),
 }  # fmt: skip
 
@@ -186,3 +206,9 @@ def test_a_study_is_checked_before_it_is_run(case: str, tmp_path: Path) -> None:
         Study.load(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_study_for_a_gpu_is_right_without_one(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY.replace("use_cpu: true", "bf16: true"))
+    assert Study.load(path).behaviour["bf16"]

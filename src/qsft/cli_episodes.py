@@ -42,9 +42,9 @@ def _values(arguments: argparse.Namespace) -> None:
     from qsft.evaluation.values_over_time import check_ending, save_values
 
     check_ending(arguments.out)  # before models are loaded
-    trajectory, folder = _episode(arguments)
+    trajectory, folder, where = _episode(arguments)
     title = f"{Path(arguments.file).name}, episode {arguments.episode}"
-    save_values(_turn_values(arguments.policy, trajectory, folder), arguments.out, title)
+    save_values(_turn_values(arguments.policy, trajectory, folder, where), arguments.out, title)
     print(f"values in {arguments.out}")
 
 
@@ -54,27 +54,30 @@ def _video(arguments: argparse.Namespace) -> None:
     from qsft.evaluation.film import save_film
 
     check_ending(arguments.out)
-    trajectory, folder = _episode(arguments)
-    values = None if arguments.values is None else _turn_values(arguments.values, trajectory, folder)
+    trajectory, folder, where = _episode(arguments)
+    values = None if arguments.values is None else _turn_values(arguments.values, trajectory, folder, where)
     options = _pairs(arguments.env_option, "--env-option")
     save_film(trajectory, arguments.out, arguments.size, folder, options, values)
     print(f"film in {arguments.out}")
 
 
-def _episode(arguments: argparse.Namespace) -> tuple[Any, Path]:
-    """The trajectory that is asked for, and what the paths of its pictures are relative to."""
+def _episode(arguments: argparse.Namespace) -> tuple[Any, Path, str]:
+    """The trajectory that is asked for, what the paths of its pictures are relative to, and how errors name it."""
     from qsft.data.files import RowFile
+    from qsft.data.rows import trajectory_from_row
 
     rows = RowFile(arguments.file)
     if arguments.episode < 0:
         raise ConfigError(f"--episode: {arguments.episode}; they are counted from 0.")
-    trajectory = next(islice(rows.trajectories(), arguments.episode, None), None)
-    if trajectory is None:
+    found = next(islice(rows, arguments.episode, None), None)
+    if found is None:
         raise DataError(f"{arguments.file}: has no episode {arguments.episode}; they are counted from 0")
-    return trajectory, rows.folder
+    number, row = found
+    where = rows.where(number)
+    return trajectory_from_row(row, where), rows.folder, where
 
 
-def _turn_values(run: str, trajectory: Any, folder: Path) -> list[Any]:
+def _turn_values(run: str, trajectory: Any, folder: Path, where: str) -> list[Any]:
     """What a run expects at each turn, with the discount and the backup that it was trained with."""
     from qsft.data.images import with_paths
     from qsft.evaluation.values_over_time import turn_values
@@ -89,4 +92,7 @@ def _turn_values(run: str, trajectory: Any, folder: Path) -> list[Any]:
     if stage.get("backup") == "max":
         given["backup_beta"] = None
     policy = load_policy(run, with_behaviour=method == "qsft")
-    return turn_values(policy, with_paths(trajectory, folder), **given)
+    try:
+        return turn_values(policy, with_paths(trajectory, folder), **given)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error

@@ -44,27 +44,45 @@ def pretrain(
         ConfigError: ``texts`` or ``vocabulary`` is missing, a vocabulary's size beside a tokenizer, or the environment
             has no texts.
     """
-    stage = dict(settings)
-    needed = ("texts", "vocabulary") if tokenizer is None else ("texts",)
-    missing = [name for name in needed if name not in stage]
-    if missing:
-        raise ConfigError(f"pretrain: {missing[0]} is missing; give the number of texts and the vocabulary's size.")
-    if tokenizer is not None and "vocabulary" in stage:
-        raise ConfigError("pretrain: vocabulary: the study's tokenizer has one; take one of the two out.")
-    texts, seed = int(stage.pop("texts")), int(stage.pop("seed", 0))
-    vocabulary = int(stage.pop("vocabulary", 0))
+    sizes, stage = read_settings(settings, own_tokenizer=tokenizer is not None)
     folder, data = work / "pretrained", work / "corpus.jsonl"
     # the tokenizer is the last that a run writes
     if (folder / "tokenizer.json").exists():
         return folder
     work.mkdir(parents=True, exist_ok=True)
     if not data.exists():
-        corpus = make(env, **env_options).corpus(texts, seed)
+        corpus = make(env, **env_options).corpus(sizes["texts"], sizes["seed"])
         numbered = (
             dataclasses.replace(text, metadata={**text.metadata, "episode": i}) for i, text in enumerate(corpus)
         )
         write_trajectories(data, (save_pictures(text, picture_folder(data)) for text in numbered))
     if tokenizer is None:
-        tokenizer = bpe_tokenizer((turn.text for text in load_trajectories(data) for turn in text.turns), vocabulary)
-    plan = RunSettings("sft", str(data), model, format="text", behaviour=stage, seed=seed)
+        turns = (turn.text for text in load_trajectories(data) for turn in text.turns)
+        tokenizer = bpe_tokenizer(turns, sizes["vocabulary"])
+    plan = RunSettings("sft", str(data), model, format="text", behaviour=stage, seed=sizes["seed"])
     return train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)
+
+
+def read_settings(settings: Mapping[str, Any], own_tokenizer: bool) -> tuple[dict[str, int], dict[str, Any]]:
+    """The numbers ``texts``, ``vocabulary`` and ``seed`` of :func:`pretrain`, and the fields of its stage.
+
+    Args:
+        settings: as there.
+        own_tokenizer: there is a tokenizer, so none is made.
+
+    Raises:
+        ConfigError: a number is missing, none, or there beside a tokenizer.
+    """
+    stage = dict(settings)
+    needed = ("texts",) if own_tokenizer else ("texts", "vocabulary")
+    missing = [name for name in needed if name not in stage]
+    if missing:
+        raise ConfigError(f"pretrain: {missing[0]} is missing; give the number of texts and the vocabulary's size.")
+    if own_tokenizer and "vocabulary" in stage:
+        raise ConfigError("pretrain: vocabulary: the study's tokenizer has one; take one of the two out.")
+    sizes = {"seed": stage.pop("seed", 0), **{name: stage.pop(name) for name in needed}}
+    for name, value in sizes.items():
+        least = 0 if name == "seed" else 1
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f"pretrain: {name}: {value!r:.40} must be a whole number of at least {least}.")
+    return sizes, stage

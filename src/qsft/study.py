@@ -6,7 +6,6 @@ skipped, so a table fills up over many sittings.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import logging
@@ -47,8 +46,8 @@ from qsft.policies.model import ModelPolicy
 from qsft.policies.prompting import KINDS as PROMPTED
 from qsft.policies.prompting import PromptingPolicy, best_examples
 from qsft.pretrain import pretrain
-from qsft.study_file import UNTRAINED, Study, StudyRun, episode_options, row_method, slug
-from qsft.training import RunSettings, train
+from qsft.study_file import UNTRAINED, Study, StudyRun, episode_options, row_method, run_settings, slug
+from qsft.training import train
 from qsft.training.runs import RUN_FILE, STAGES_OF
 
 #: seconds that the training of a run has taken so far
@@ -189,32 +188,19 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
         origin = study.run_named(run.policy_of, f"run {run.name!r}: policy_of")
         return train_run(study, origin, work, seed, quiet)[0], 0.0
     folder = work / f"seed-{seed}" / slug(run.name)
-    settings = copy.deepcopy(run.settings)
     behaviour_model = None
     if run.behaviour_of is not None:
         origin = study.run_named(run.behaviour_of, f"run {run.name!r}: behaviour_of")
         behaviour_model = str(train_run(study, origin, work, seed, quiet)[0])
-    model = settings.pop("model", study.model)
-    symbol_source = settings.pop("tokenizer", study.tokenizer)
+    symbol_source = run.settings.get("tokenizer", study.tokenizer)
     tokenizer = symbol_tokenizer(symbol_source, study.env) if isinstance(symbol_source, dict) else None
+    pretrained = None
     if study.pretrain is not None:
         # the same for every seed, as a downloaded model would be; its tokenizer is beside it
-        model = str(pretrain(study.pretrain, study.env, study.env_options, study.model, work, quiet, tokenizer))
-        symbol_source = tokenizer = None
-    stages: dict[str, Any] = {"behaviour": {**study.behaviour, **settings.pop("behaviour", {})}}
-    for name, methods in STAGES_OF.items():
-        if run.method in methods:
-            stages[name] = {**getattr(study, name), **settings.pop(name, {})}
-    values: dict[str, Any] = {
-        "method": run.method,
-        "data": str(collect_data(study, run.data, work, seed)),
-        "model": model,
-        "tokenizer": symbol_source if isinstance(symbol_source, str) else None,
-        "format": "text" if isinstance(symbol_source, dict) else "auto",
-        "behaviour_model": behaviour_model,
-        "seed": seed,
-    }
-    plan = RunSettings(**{**values, **stages, **settings})
+        pretrained = pretrain(study.pretrain, study.env, study.env_options, study.model, work, quiet, tokenizer)
+        tokenizer = None
+    data = collect_data(study, run.data, work, seed)
+    plan = run_settings(study, run, str(data), seed, behaviour_model, None if pretrained is None else str(pretrained))
     with _timed(folder):
         train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)
     return folder, _seconds(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -10,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from qsft.errors import ConfigError
-from qsft.policies.decoding import extraction
+from qsft.policies.decoding import extraction, sampling
 from qsft.policies.prompting import KINDS as PROMPTED
+from qsft.pretrain import read_settings
 from qsft.settings_file import read_yaml_file
-from qsft.training.runs import METHODS, RunSettings, unread_settings
+from qsft.training.config import SFTConfig
+from qsft.training.runs import METHODS, STAGES_OF, RunSettings, stage_config, stage_configs, unread_settings
 
 #: methods of runs that train nothing
 UNTRAINED = ("scripted", *PROMPTED)
 _EPISODES = ("episodes", "seed", "env_options")
 _COLLECTION = ("policy", *_EPISODES)
+_STAGES = ("behaviour", *STAGES_OF)
+#: what a study says is right or wrong on any machine, also on one without the GPU that its bf16 is for
+_ANYWHERE = {"use_cpu": True}
 
 
 @dataclass(frozen=True)
@@ -138,14 +144,20 @@ class Study:
                 raise ConfigError(f"{where}: decoding: {name}: give a list of settings, such as [{{temperature: 0}}].")
             for setting in grid:
                 try:
-                    extraction(setting)
-                except (ConfigError, TypeError) as error:
+                    extraction(setting), sampling(setting)
+                except ConfigError as error:
                     raise ConfigError(f"{where}: decoding: {name}: {setting}: {error}") from error
         if self.pretrain is not None and isinstance(self.tokenizer, str):
             raise ConfigError(
                 f"{where}: tokenizer: {self.tokenizer} would not be used, as pretrain makes a model from its start; give an "
                 "environment's symbols, or leave it out and give pretrain a vocabulary."
             )
+        if self.pretrain is not None:
+            try:
+                _, stage = read_settings(self.pretrain, own_tokenizer=self.tokenizer is not None)
+                stage_config(SFTConfig, stage, "pretrain", Path(), **_ANYWHERE)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from error
         for run in self.runs:
             self._check_run(run, f"{where}: run {run.name!r}")
 
@@ -167,7 +179,13 @@ class Study:
             raise ConfigError(
                 f"{where}: method {run.method!r} is unknown; there are {', '.join((*UNTRAINED, *METHODS))}."
             )
+        for name in ("settings", "env_options"):
+            if not isinstance(getattr(run, name), dict):
+                raise ConfigError(f"{where}: {name}: must hold NAME: VALUE pairs.")
         if run.method in UNTRAINED:
+            shots = run.settings.get("shots", 0)
+            if isinstance(shots, bool) or not isinstance(shots, int) or shots < 0:
+                raise ConfigError(f"{where}: settings: shots: {shots!r:.40} must be a whole number of at least 0.")
             return
         if run.decoding not in self.decoding:
             raise ConfigError(f"{where}: decoding grid {run.decoding!r} is not in the study.")
@@ -200,13 +218,20 @@ class Study:
             passed.append(run.name)
 
     def _check_settings(self, run: StudyRun, where: str) -> None:
-        """That settings have a name that a run knows, and are read by its method."""
+        """That settings have a name that a run knows, are read by its method, and with the study's make its stages."""
         given = {"method", "data", "seed", "behaviour_model"}  # the study's own
         known = {f.name for f in dataclasses.fields(RunSettings)} - given
         if unknown := sorted(set(run.settings) - known):
             raise ConfigError(f"{where}: settings: {unknown[0]!r} is none of {', '.join(sorted(known))}.")
         for name in unread_settings(run.method, run.settings):
             raise ConfigError(f"{where}: settings: {name}: {run.method} has no such stage or setting; take it out.")
+        for name in _STAGES:
+            if not isinstance(run.settings.get(name, {}), dict):
+                raise ConfigError(f"{where}: settings: {name}: must hold NAME: VALUE pairs.")
+        try:
+            stage_configs(run_settings(self, run, data="", seed=0), Path(), **_ANYWHERE)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
 
 
 def _check_names(values: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
@@ -227,6 +252,38 @@ def study_files(name: str | os.PathLike[str]) -> list[Path]:
                 raise ConfigError(f"{folder}: holds no study; give a YAML file or a folder of them.")
             return found
     return [path]
+
+
+def run_settings(
+    study: Study, run: StudyRun, data: str, seed: int, behaviour_model: str | None = None, pretrained: str | None = None
+) -> RunSettings:
+    """What a run is trained with: the settings of the study, and over them its own.
+
+    Args:
+        study: of the run.
+        run: one that trains.
+        data: file of its collection.
+        seed: of weights and data order.
+        behaviour_model: folder of the run that it goes on from.
+        pretrained: folder of the study's pretrained model, with a tokenizer beside it.
+
+    Raises:
+        ConfigError: naming the setting that is wrong.
+    """
+    own = copy.deepcopy(run.settings)
+    model, tokenizer = own.pop("model", study.model), own.pop("tokenizer", study.tokenizer)
+    if pretrained is not None:
+        model, tokenizer = pretrained, None
+    values: dict[str, Any] = {
+        "tokenizer": tokenizer if isinstance(tokenizer, str) else None,
+        "format": "text" if isinstance(tokenizer, dict) else "auto",
+        "behaviour_model": behaviour_model,
+        "seed": seed,
+    }
+    for name in _STAGES:
+        if run.method in STAGES_OF.get(name, (run.method,)):
+            values[name] = {**getattr(study, name), **own.pop(name, {})}
+    return RunSettings(run.method, data, model, **{**values, **own})
 
 
 def row_method(run: StudyRun) -> str:

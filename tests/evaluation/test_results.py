@@ -203,6 +203,21 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     assert len(file.rows()) == 2
 
 
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "shared").mkdir()
+    real, link = tmp_path / "shared/results.json", tmp_path / "results.json"
+    link.symlink_to("shared/results.json")
+    for seed in range(2):  # the first makes what the link points to
+        ResultsFile(link).add(row(seed=seed))
+    ResultsFile(real).add(row(seed=2))
+    assert link.is_symlink() and not real.is_symlink()
+    assert [r.seed for r in ResultsFile(link).rows()] == [r.seed for r in ResultsFile(real).rows()] == [0, 1, 2]
+    assert (os.listdir(tmp_path / "shared"), sorted(os.listdir(tmp_path))) == (
+        ["results.json"],
+        ["results.json", "shared"],
+    )
+
+
 def add_many(path, method, go):
     go.wait()
     for seed in range(15):
@@ -211,8 +226,10 @@ def add_many(path, method, go):
 
 def test_processes_that_add_at_once_lose_nothing(tmp_path):
     path = tmp_path / "results.json"
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
     go = FORK.Event()
-    processes = [FORK.Process(target=add_many, args=(path, name, go)) for name in "abc"]
+    processes = [FORK.Process(target=add_many, args=(link if name == "b" else path, name, go)) for name in "abc"]
     for process in processes:
         process.start()
     go.set()
@@ -222,7 +239,7 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path):
         time.sleep(0.005)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert {(r.method, r.seed) for r in ResultsFile(path).rows()} == {(m, s) for m in "abc" for s in range(15)}
-    assert os.listdir(tmp_path) == ["results.json"]
+    assert sorted(os.listdir(tmp_path)) == ["link.json", "results.json"]
 
 
 def test_threads_that_add_at_once_lose_nothing(tmp_path):

@@ -62,6 +62,17 @@ def test_scripted_policies_are_no_rivals_of_learnt_ones():
     assert "| *ceiling* |" in markdown_table(rows)
 
 
+@pytest.mark.parametrize("kind", ["react", "few-shot"])
+def test_prompted_models_are_rivals(kind):
+    learnt = {"extra": {"decoding": {"temperature": 0}}}
+    rows = [near(-1.9, "ceiling", 0), near(-2.5, "sft", 0, **learnt), near(-2.1, kind, 0, extra={"model": "small"})]
+    assert [(s.competes, s.mark) for s in summarise(rows)] == [(False, ""), (True, ""), (True, "best")]
+    assert f"| **{kind}** |" in markdown_table(rows)
+    assert [s.mark for s in summarise([rows[0], rows[2]])] == ["", "best"], (
+        "scripted ones are none, without learnt ones too"
+    )
+
+
 def test_one_method_with_two_configs_is_two_rows_with_their_configs():
     rows = [near(-2.0, "qsft", 0, config={"beta": 4}), near(-2.5, "qsft", 0, config={"beta": 64}), near(-3, "sft", 0)]
     assert [s.label for s in summarise(rows)] == ["qsft (beta 4)", "qsft (beta 64)", "sft"]

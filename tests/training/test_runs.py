@@ -11,7 +11,7 @@ from qsft.data import Trajectory, Turn, write_trajectories
 from qsft.errors import CheckpointError, ConfigError, DataError, QSFTError
 from qsft.models import load_causal_lm
 from qsft.policies import load_policy
-from qsft.training import QSFTConfig, RunSettings, SFTConfig, runs, stages, train
+from qsft.training import ILQLConfig, QSFTConfig, RunSettings, SFTConfig, runs, stages, train
 from qsft.training.runs import longest_reply
 from tests.models import tiny
 
@@ -59,6 +59,10 @@ BAD = {
     "horizon and gamma": ({"likelihood": {"horizon": 9, "gamma": 0.9}}, ConfigError, "horizon: 9: .* needs gamma 1"),
     "batch of none": ({"behaviour": {"per_device_train_batch_size": 0}}, ConfigError, "per_device_train_batch_size: 0"),
     "rate": ({"behaviour": {"learning_rate": "x"}}, ConfigError, "behaviour: learning_rate: 'x' must be a number"),
+    "nothing for a number": ({"likelihood": {"gamma": None}}, ConfigError, "likelihood: gamma: is empty; give a number"),
+    "nothing for steps": ({"behaviour": {"max_steps": None}}, ConfigError, "behaviour: max_steps: is empty; give a number"),
+    "nothing for a flag": ({"behaviour": {"muon": None}}, ConfigError, "behaviour: muon: is empty; give true or false"),
+    "a list for a number": ({"likelihood": {"trace": [0.9]}}, ConfigError, r"likelihood: trace: \[0.9\] must be a number"),
     "bound": ({"likelihood": {"return_low": "x"}}, ConfigError, "likelihood: return_low: 'x' must be a number"),
     "share": ({"method": "filtered-bc", "likelihood": {}, "filter_share": "all"}, ConfigError, "filter_share: 'all'"),
     "seed": ({"seed": -1}, ConfigError, "seed: -1 must be a number of at least 0"),
@@ -78,6 +82,7 @@ BAD = {
     "log and save": ({"behaviour": {**STAGE, "logging_steps": 2}}, ConfigError, "not a multiple of logging_steps"),
     "log and save differ": ({"behaviour": {"save_strategy": "epoch"}}, ConfigError, "differs from logging_strategy"),
     "columns": ({"behaviour": {"remove_unused_columns": True}}, ConfigError, "remove_unused_columns"),
+    "unknown tracker": ({"likelihood": {"report_to": "tensorbord"}}, ConfigError, "report_to: 'tensorbord' is unknown"),
     "chunk": ({"behaviour": {"loss_chunk_size": 0}}, ConfigError, "loss_chunk_size: 0"),
     "output_dir": ({"behaviour": {"output_dir": "x"}}, ConfigError, "behaviour: output_dir"),
     "resume": ({"behaviour": {"resume_from_checkpoint": "x"}}, ConfigError, "behaviour: resume_from_checkpoint: a run goes"),
@@ -90,6 +95,7 @@ BAD = {
     "no stage 2": ({"method": "sft", "likelihood": {"gamma": 1}}, ConfigError, "likelihood: sft has no such stage"),
     "format": ({"format": "prose"}, ConfigError, "format: 'prose'"),
     "lora argument": ({"lora": {"rank": 2}}, ConfigError, "lora: .*'rank'"),
+    "lora number": ({"lora": {"r": None}}, ConfigError, "lora: r: is empty; give a number"),
     "lora bias": ({"lora": {"bias": "all"}}, ConfigError, "lora: bias: the target is a second adapter"),
     "lora target": ({"lora": {"target_modules": ["q_proj"]}}, ConfigError, "lora: .*q_proj"),
     "model type": ({"model": {"model_type": "gpt17"}}, ConfigError, "model_type 'gpt17' is unknown"),
@@ -417,6 +423,22 @@ class TestResults:
         policy = load_policy(out, temperature=0.0)
         history = Trajectory([Turn("user", "a b c d\n"), Turn("assistant", "a\n", 0.0)] * 6 + [Turn("user", "a\n")])
         assert policy.act([history])[0].endswith("\n")
+
+
+@pytest.mark.parametrize("given", ["tensorboard", ["tensorboard"]])
+def test_a_tracker_that_is_not_installed(given, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("qsft.training.config.get_available_reporting_integrations", lambda: ["wandb"])
+    plan = settings(data, likelihood={**STAGE, "report_to": given})
+    match = "^likelihood: report_to: tensorboard is not installed; install it with pip install tensorboard"
+    refused(tmp_path / "run", ConfigError, match, lambda: go(plan, tmp_path / "run"))
+    assert SFTConfig(output_dir=str(tmp_path), report_to="wandb").report_to == ["wandb"]
+
+
+def test_what_may_be_empty(tmp_path):
+    empty = dict.fromkeys(("max_length", "return_low", "horizon", "save_total_limit", "tf32"))
+    assert QSFTConfig(output_dir=str(tmp_path), **empty).horizon is None
+    with pytest.raises(ConfigError, match="^tau: is empty; give a number"):
+        ILQLConfig(output_dir=str(tmp_path), tau=None)
 
 
 def test_configs_have_the_documented_defaults(tmp_path):

@@ -195,18 +195,21 @@ def append_trajectories(path: PathLike, trajectories: Iterable[Trajectory]) -> i
 def replacing(path: Path) -> Iterator[io.BufferedWriter]:
     """A new binary file that takes the place of ``path`` if the block ends without an error, and else leaves no trace.
 
+    Of a link it takes the place of what the link points to, and the link stays.
+
     Raises:
         DataError: it cannot be written, for example because the disk is full, or ``path`` is a folder.
     """
     if path.is_dir():
         raise DataError(f"{path}: is a folder; give the name of a file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     file = _open_to_write(temporary, "wb", named=path)
     try:
         yield file
         _to_disk(file)
         file.close()
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
         file.raw.close()
         temporary.unlink()

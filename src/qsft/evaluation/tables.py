@@ -22,6 +22,7 @@ from qsft.evaluation.statistics import (
     seeds_success_interval,
     separated,
 )
+from qsft.policies.prompting import KINDS as PROMPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class MethodSummary:
         episodes: scored, over all seeds.
         returns, success: mean over seeds, with the interval of :func:`seeds_interval` and its like.
         score: normalised score of the mean return, where a scale was given.
-        competes: it is compared. Scripted policies are not, in a table that also has policies whose decoding was chosen:
+        competes: it is compared. Scripted policies are not, in a table that also has methods, which learn or are prompted:
             they are its floor and its ceiling.
         best: it has the highest mean return of those that compete.
         ties_best: it competes, and its interval overlaps that of the best (the best itself included).
@@ -80,8 +81,8 @@ def summarise(rows: Sequence[ResultRow], scale: Scale | None = None) -> list[Met
         success = seeds_success_interval([row.success_estimate for row in group], shared_episodes=shared)
         label = method if methods.count(method) == 1 else f"{method} ({_short(config)})"
         found.append((label, group, returns, success))
-    chosen = ["decoding" in group[0].extra for _, group, _, _ in found]
-    competes = chosen if any(chosen) else [True] * len(found)
+    rivals = [_is_method(group[0]) for _, group, _, _ in found]
+    competes = rivals if any(rivals) else [True] * len(found)
     top = max((i for i, one in enumerate(competes) if one), key=lambda i: found[i][2].mean)
     return [
         MethodSummary(
@@ -159,6 +160,11 @@ def _legend(summaries: Sequence[MethodSummary]) -> str:
     if any(len(s.seeds) == 1 for s in summaries):
         text += " Methods with one seed: the interval covers its episodes, not another training run."
     return text
+
+
+def _is_method(row: ResultRow) -> bool:
+    """Whether the policy learnt, and so had its decoding chosen, or is a prompted model: else it is scripted."""
+    return "decoding" in row.extra or row.method in PROMPTED
 
 
 def _short(config: str) -> str:

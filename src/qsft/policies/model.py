@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -21,6 +20,7 @@ from qsft.models.states import readable_inputs
 from qsft.models.support import SupportRule
 from qsft.models.value_model import ValueModel
 from qsft.objectives import max_value, soft_value
+from qsft.policies.decoding import check_sampling
 from qsft.policies.turn_cache import TurnCache
 
 
@@ -96,10 +96,7 @@ class ModelPolicy:
         extraction: Extraction | None = None,
         target_return: float | None = None,
     ) -> None:
-        if not 0 <= temperature < math.inf:
-            raise ConfigError(f"temperature: {temperature} must be finite and not negative; 0 plays greedily.")
-        if beams < 1 or (beams > 1 and temperature > 0):
-            raise ConfigError(f"beams: {beams} with temperature {temperature}; beam search needs temperature 0.")
+        check_sampling(temperature, beams)
         if target_return is not None:
             if tokenizer.returns is None:
                 raise ConfigError(

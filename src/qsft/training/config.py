@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from qsft.data.returns import ReturnRange
 from qsft.errors import ConfigError
@@ -43,10 +49,12 @@ class SFTConfig(TrainingArguments):
     muon: bool = field(default=False, metadata={"help": "Muon for hidden matrices, AdamW for the rest."})
 
     def __post_init__(self) -> None:
+        check_numbers(type(self), vars(self))  # before anything is computed from them
         super().__post_init__()
         for name in ("loss_chunk_size", "per_device_train_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)} must be at least 1.")
+        self._check_trackers()
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns: must stay False, the collator needs the trajectory columns.")
         if self.save_strategy in ("steps", "epoch") and self.logging_strategy not in ("no", self.save_strategy):
@@ -59,6 +67,22 @@ class SFTConfig(TrainingArguments):
                 f"save_steps: {self.save_steps} is not a multiple of logging_steps ({self.logging_steps}), so a "
                 "resumed run could not continue a half-averaged log line; make it one."
             )
+
+    def _check_trackers(self) -> None:
+        """That what reports go to is known and installed: the trainer of the second stage would find out after the first."""
+        if not self.report_to:
+            return
+        # transformers does not say whether the last two are there
+        installed = {*get_available_reporting_integrations(), "azure_ml", "flyte"}
+        for name in self.report_to:
+            if name not in INTEGRATION_TO_CALLBACK:
+                raise ConfigError(
+                    f"report_to: {name!r} is unknown; use none, or some of {', '.join(INTEGRATION_TO_CALLBACK)}."
+                )
+            if name not in installed:
+                raise ConfigError(
+                    f"report_to: {name} is not installed; install it with pip install {name}, or leave report_to out."
+                )
 
 
 @dataclass
@@ -176,6 +200,24 @@ def warn_of_grouping(config: TrainingArguments) -> None:
             "train_sampling_strategy: group_by_length in a stage that learns values: where an episode's length tells its "
             "return, each batch holds one return; leave it out unless lengths tell nothing."
         )
+
+
+def check_numbers(kind: type[Any], values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a value that is empty or no number where a dataclass takes nothing but numbers, true or false.
+
+    ``gamma:`` with nothing behind it is ``None`` in YAML.
+    """
+    for known in dataclasses.fields(kind):
+        wanted = str(known.type)
+        numbers = re.findall(r"\b(int|float|bool)\b", wanted)
+        if known.name not in values or not numbers or re.search(r"\b(str|dict|list|Literal)\b", wanted):
+            continue
+        value, form = values[known.name], "true or false" if {*numbers} == {"bool"} else "a number"
+        if value is None:
+            if known.default is not None and not re.search(r"\b(None|Optional)\b", wanted):
+                raise ConfigError(f"{known.name}: is empty; give {form}, or take it out.")
+        elif not isinstance(value, Real):
+            raise ConfigError(f"{known.name}: {value!r:.40} must be {form}.")
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -6,9 +6,8 @@ import dataclasses
 import json
 import logging
 import os
-import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from qsft.data.tokenize import TrajectoryTokenizer
 from qsft.errors import CheckpointError, ConfigError, QSFTError, wrong_argument
 from qsft.models.scratch import load_processor
 from qsft.training.config import QSFTConfig, SFTConfig
+from qsft.training.critic_config import CriticConfig
 from qsft.training.critic_trainers import CRITICS
 from qsft.training.disk import disk_full, write_json
 from qsft.training.stages import Stages, checkpoints
@@ -178,12 +178,7 @@ class _Run:
     ) -> None:
         self.settings, self.out, self.quiet = settings, out, quiet
         # settings are checked before anything is written
-        self.sft_config = self._config(SFTConfig, settings.behaviour, "behaviour")
-        self.second_config = None
-        if settings.method == "qsft":
-            self.second_config = self._config(QSFTConfig, settings.likelihood, "likelihood")
-        elif settings.method in CRITICS:
-            self.second_config = self._config(CRITICS[settings.method].config_class, settings.critic, "critic")
+        self.sft_config, self.second_config = stage_configs(settings, out, disable_tqdm=quiet)
         self.cache_dir = cache_dir or out / "cache"
         made = isinstance(settings.model, dict) or str(settings.model).endswith(".json")
         name = settings.tokenizer or (None if made else settings.model)
@@ -206,38 +201,6 @@ class _Run:
             return_levels=return_levels,
             max_exchanges=self.sft_config.max_exchanges,
         )
-
-    def _config(self, kind: type[Any], values: dict[str, Any], stage: str) -> Any:
-        defaults = {
-            "seed": self.settings.seed,
-            "disable_tqdm": self.quiet,
-            "output_dir": str(checkpoints(self.out, stage)),
-            # torch warns at every epoch where there is no accelerator to copy to
-            "dataloader_pin_memory": torch.accelerator.is_available(),
-        }
-        for name, reason in (
-            ("output_dir", "checkpoints go into the run's folder"),
-            ("resume_from_checkpoint", "a run goes on from its own last checkpoint, with --resume"),
-        ):
-            if name in values:
-                raise ConfigError(f"{stage}: {name}: {reason}; remove it.")
-        for known in dataclasses.fields(kind):
-            value, wanted = values.get(known.name), str(known.type)
-            if (
-                isinstance(value, str)
-                and re.search(r"\b(int|float|bool)\b", wanted)
-                and not re.search(r"\bstr\b", wanted)
-            ):
-                raise ConfigError(f"{stage}: {known.name}: {value!r} must be a number, or true or false.")
-        for name in ("max_length", "max_exchanges"):
-            if stage != "behaviour" and name in values:
-                raise ConfigError(f"{stage}: {name}: both stages read the same tokens; set it under behaviour.")
-        try:
-            return kind(**{**defaults, **values})
-        except ConfigError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{stage}: {wrong_argument(error)}; see qsft.training.{kind.__name__}.") from error
 
     def _claim(self, resume: bool) -> bool:
         """Take the folder: a fresh one (True), or the same run's (False)."""
@@ -331,6 +294,53 @@ class _Run:
         assert self.trajectories.returns is not None
         self.return_ids = self.trajectories.returns.ids.tolist()
         return best
+
+
+def stage_configs(
+    settings: RunSettings, out: Path, **defaults: Any
+) -> tuple[SFTConfig, QSFTConfig | CriticConfig | None]:
+    """The configs of a run's stages, the second ``None`` where the method has no such stage; nothing is written.
+
+    Args:
+        settings: of the run.
+        out: its folder.
+        defaults: fields of the configs that the settings may change.
+
+    Raises:
+        ConfigError: naming stage, field, and what is wrong.
+    """
+    defaults = {"seed": settings.seed, **defaults}
+    first = stage_config(SFTConfig, settings.behaviour, "behaviour", out, **defaults)
+    if settings.method == "qsft":
+        return first, stage_config(QSFTConfig, settings.likelihood, "likelihood", out, **defaults)
+    if settings.method in CRITICS:
+        kind = CRITICS[settings.method].config_class
+        return first, stage_config(kind, settings.critic, "critic", out, **defaults)
+    return first, None
+
+
+def stage_config(kind: type[Any], values: Mapping[str, Any], stage: str, out: Path, **defaults: Any) -> Any:
+    """The config of one stage, as :func:`stage_configs`."""
+    for name, reason in (
+        ("output_dir", "checkpoints go into the run's folder"),
+        ("resume_from_checkpoint", "a run goes on from its own last checkpoint, with --resume"),
+    ):
+        if name in values:
+            raise ConfigError(f"{stage}: {name}: {reason}; remove it.")
+    for name in ("max_length", "max_exchanges"):
+        if stage in STAGES_OF and name in values:
+            raise ConfigError(f"{stage}: {name}: both stages read the same tokens; set it under behaviour.")
+    fixed = {
+        "output_dir": str(checkpoints(out, stage)),
+        # torch warns at every epoch where there is no accelerator to copy to
+        "dataloader_pin_memory": torch.accelerator.is_available(),
+    }
+    try:
+        return kind(**{**fixed, **defaults, **values})
+    except ConfigError as error:
+        raise ConfigError(f"{stage}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{stage}: {wrong_argument(error)}; see qsft.training.{kind.__name__}.") from error
 
 
 def longest_reply(dataset: datasets.Dataset) -> int:

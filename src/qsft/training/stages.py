@@ -30,7 +30,7 @@ from qsft.models.scratch import load_or_make_model
 from qsft.models.states import max_positions, output_head, pick_dummy_token
 from qsft.models.support import SupportRule, compute_support, with_support
 from qsft.objectives import stake
-from qsft.training.config import QSFTConfig, SFTConfig, reads_support
+from qsft.training.config import QSFTConfig, SFTConfig, check_numbers, reads_support
 from qsft.training.critic_config import CriticConfig
 from qsft.training.critic_trainers import CRITICS
 from qsft.training.disk import whole_folder
@@ -205,8 +205,11 @@ class Stages:
             raise ConfigError("lora: bias: the target is a second adapter, and biases belong to one; leave it out.")
         set_seed(self.settings.seed)  # of the adapters' weights
         try:
+            check_numbers(LoraConfig, self.settings.lora)
             rows = {"trainable_token_indices": self.return_ids} if self.return_ids else {}
             return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **{**rows, **self.settings.lora}))
+        except ConfigError as error:
+            raise ConfigError(f"lora: {error}") from error
         except (TypeError, ValueError) as error:
             raise ConfigError(f"lora: {wrong_argument(error)}; see peft.LoraConfig.") from error
 
