@@ -87,3 +87,55 @@ def test_anchored_gradient_has_the_same_mean_and_less_variance():
     assert torch.all((dummy.mean(dim=0) - anchored.mean(dim=0)).abs() < 5 * noise)
     ratio = anchored[:, :-1].var(dim=0).sum() / dummy[:, :-1].var(dim=0).sum()
     assert ratio < 0.05, "the control variate must take away nearly all the variance of the actions' gradient"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_balanced_gradient_vanishes_at_the_optimum_and_nowhere_near(seed):
+    """Any distribution of weights: at ``p = pi E[w|s, a]`` nothing moves, and from anywhere the loss leads there."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = 4
+    pi = torch.softmax(2 * torch.randn(tokens, generator=generator, dtype=torch.float64), 0)
+    outcomes = torch.rand(tokens, 3, generator=generator, dtype=torch.float64) ** 4  # three as likely weights an action
+    optimum = torch.cat([pi * outcomes.mean(1), (1 - (pi * outcomes.mean(1)).sum())[None]])
+    actions = torch.arange(tokens).repeat_interleave(3)
+    fitted = objectives.balanced(actions, outcomes.flatten(), tokens, max_weight=1e9)
+    each = (pi[:, None] / 3).expand(-1, 3).flatten()
+
+    def gradient(logits: torch.Tensor) -> torch.Tensor:
+        leaf = logits.clone().requires_grad_(True)
+        losses = objectives.cross_entropy(leaf.expand(len(actions), -1), fitted)
+        return torch.autograd.grad((each * losses).sum(), leaf)[0]
+
+    assert gradient(optimum.log()).abs().max() < 1e-12
+    assert gradient(optimum.log() + 0.1 * torch.randn(tokens + 1, generator=generator)).abs().max() > 1e-4
+    logits = torch.zeros(tokens + 1, dtype=torch.float64)
+    for _ in range(2_000):
+        logits = logits - gradient(logits)
+    torch.testing.assert_close(torch.softmax(logits, 0), optimum, atol=1e-3, rtol=0)
+
+
+def test_exponential_weights_make_p_the_regularised_optimum():
+    """A tree of two turns without chance: p / pi, fitted to what episodes returned, against soft values from the leaves."""
+    generator = torch.Generator().manual_seed(0)
+    tokens, temperature = 3, 0.15
+    pi = torch.softmax(
+        torch.randn(1 + tokens, tokens, generator=generator, dtype=torch.float64), 1
+    )  # root, then children
+    returns = torch.rand(tokens, tokens, generator=generator, dtype=torch.float64)
+    soft = temperature * (pi[1:] * (returns / temperature).exp()).sum(1).log()  # KL-regularised value of each child
+    best = torch.softmax(pi[0].log() + soft / temperature, 0)
+    # the root's optimum under the weights of whole episodes, whose second action is the behaviour's
+    ratio = (pi[1:] * objectives.exponential_weights(returns, temperature)).sum(1)
+    torch.testing.assert_close(objectives.scaled_value(ratio.log(), temperature), soft)
+    p = torch.cat([pi[0] * ratio, (1 - (pi[0] * ratio).sum())[None]]).log()
+    torch.testing.assert_close(
+        torch.softmax(Extraction("product").policy_logits(p, None, tokens), 0)[:-1].double(), best
+    )
+    # the value extraction with beta = 1 / T is the same policy
+    prior = torch.cat([pi[0].log(), torch.tensor([-torch.inf])])
+    logits = Extraction("value", beta=1 / temperature).policy_logits(p, prior, tokens, temperature)
+    torch.testing.assert_close(torch.softmax(logits, 0)[:-1].double(), best, atol=1e-5, rtol=0)
+    # and the soft backup reads the root's value off the dummy token
+    alive = torch.logsumexp(p[:-1], 0)
+    root = temperature * (pi[0] * (soft / temperature).exp()).sum().log()
+    torch.testing.assert_close(objectives.scaled_value(alive, temperature), root)
