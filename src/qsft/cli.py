@@ -206,12 +206,10 @@ def _train(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     import time
 
-    from rich.console import Console
-
     from qsft.data.trajectory import Trajectory
     from qsft.endpoint import EndpointError
     from qsft.envs import make
-    from qsft.evaluation import GAME_SCALES, evaluation_row, result_row, rich_table, rollout
+    from qsft.evaluation import GAME_SCALES, evaluation_row, print_table, result_row, rollout
 
     options = _pairs(arguments.env_option, "--env-option")
     if arguments.save_decoding and not Path(arguments.policy).is_dir():
@@ -240,7 +238,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         command="qsft evaluate",
         seconds=row["seconds"],
     )
-    Console().print(rich_table([shown], GAME_SCALES.get(arguments.env)))
+    print_table([shown], GAME_SCALES.get(arguments.env))
     if arguments.json:
         _write_json(arguments.json, row)
     if broken_off is not None:
@@ -261,9 +259,7 @@ def _play(arguments: argparse.Namespace) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from qsft.evaluation import GAME_SCALES, ResultsFile, rich_table
+    from qsft.evaluation import GAME_SCALES, ResultsFile, print_table
     from qsft.study import run_study
     from qsft.study_file import Study, study_files
 
@@ -283,7 +279,7 @@ def _reproduce(arguments: argparse.Namespace) -> None:
             if isinstance(row.config, str) and row.config in names and row.env == study.row_env
         ]
         if rows:
-            Console().print(rich_table(rows, GAME_SCALES.get(study.env), title=f"{path.stem} ({results})"))
+            print_table(rows, GAME_SCALES.get(study.env), title=f"{path.stem} ({results})")
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ from qsft.evaluation import (
     ResultsFile,
     log_points,
     mean_interval,
-    rich_table,
+    print_table,
     rollout,
     write_report,
 )
@@ -74,7 +74,7 @@ def demo(out: Path, seed: int = 0) -> None:
     run_study(study, out, results, [seed], command)
     rows = ResultsFile(results).rows()
     learnt = [row for row in rows if "decoding" in row.extra]
-    console.print(rich_table(learnt, LMRL_GYM_SCALES["wordle"], title="Wordle, held-out games"))
+    print_table(learnt, LMRL_GYM_SCALES["wordle"], title="Wordle, held-out games")
     for row in rows:
         if row not in learnt:
             console.print(f"for comparison, scripted: {row.method} {row.return_mean:.2f}")

@@ -11,6 +11,7 @@ from qsft.evaluation import (
     Estimate,
     format_interval,
     markdown_table,
+    print_table,
     rich_table,
     seeds_interval,
     summarise,
@@ -96,14 +97,49 @@ def test_markdown_table():
     assert "| ~ qsft |" in markdown_table(ROWS[:-1])
 
 
-def test_rich_table_fits_eighty_columns_and_shows_every_number():
+def printed(rows, width, **options):
     out = io.StringIO()
-    Console(file=out, width=80).print(rich_table(ROWS[:-1], SCALE, title="results"))
-    text = out.getvalue()
-    assert "…" not in text
-    for part in ("results", "* lucky", "~ qsft", "-2.06 [-2.11, -2.01]", "90.0 [82.6, 94.5]", "97.2"):
+    Console(file=out, width=width).print(rich_table(rows, **options))
+    assert max(map(len, out.getvalue().splitlines())) <= width
+    assert "…" not in out.getvalue()
+    return out.getvalue()
+
+
+def test_rich_table_fits_eighty_columns_and_shows_every_number():
+    text = printed(ROWS[:-1], 80, scale=SCALE, title="results")
+    for part in ("results", "*  lucky", "~  qsft", "-2.06 [-2.11, -2.01]", "90.0 [82.6, 94.5]", "97.2"):
         assert part in text
-    assert max(map(len, text.splitlines())) <= 80
+
+
+LEARNT = {"extra": {"decoding": {"temperature": 0}}}
+WIDE = [
+    near(-17.41, "qsft", 0, config="Q-SFT, Monte-Carlo, three times as many steps", **LEARNT),
+    near(-15.05, "qsft", 0, config="Q-SFT", **LEARNT),
+    near(-15.50, "return-conditioned", 0, **LEARNT),
+    near(-1.5, "greedy-information", 0),
+]
+
+
+@pytest.mark.parametrize("width", [160, 100, 80, 60])
+def test_nothing_of_a_wide_table_is_cut(width):
+    text = printed(WIDE, width, scale=SCALE)
+    words = " ".join(text.split())
+    for part in ("-17.41", "-15.05", "score", "episodes", "- scripted, not compared"):
+        assert part in words
+    beside, whole = "-17.41 [-17.46, -17.36]", "[-17.46, -17.36]"
+    assert (beside in text, whole in text) == (width >= 100, width >= 80)
+    if width >= 80:
+        assert "return-conditioned" in text and "- greedy-information" in words
+
+
+def test_a_file_has_no_width(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_table(WIDE, SCALE)
+    rows = [line for line in capsys.readouterr().out.splitlines() if "[" in line]
+    assert len(rows) == 5 and "three times as many steps)" in rows[1]
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(WIDE, SCALE)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_markup_in_names_is_shown_as_it_stands():

@@ -22,7 +22,7 @@ from qsft.evaluation.statistics import (
     separated,
     success_interval,
 )
-from qsft.evaluation.tables import MethodSummary, format_interval, markdown_table, rich_table, summarise
+from qsft.evaluation.tables import MethodSummary, format_interval, markdown_table, print_table, rich_table, summarise
 
 __all__ = [
     "GAME_SCALES",
@@ -54,6 +54,7 @@ __all__ = [
     "normalised_score",
     "paired_difference",
     "paired_returns",
+    "print_table",
     "report_html",
     "result_row",
     "rich_table",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +26,12 @@ from qsft.evaluation.statistics import (
     separated,
 )
 from qsft.policies.prompting import KINDS as PROMPTED
+
+_MARKS = {"best": "*", "overlaps": "~", "": ""}
+#: columns that names have before they wrap, where rows are of one line
+_NAME_WIDTH = 20
+#: columns of a file or pipe
+_IN_FILES = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +112,55 @@ def summarise(rows: Sequence[ResultRow], scale: Scale | None = None) -> list[Met
     ]
 
 
-def rich_table(rows: Sequence[ResultRow], scale: Scale | None = None, title: str | None = None) -> Table:
-    """The table for a terminal. ``*`` marks the best, ``~`` those whose interval overlaps with it."""
+class ResultTable:
+    """What :func:`rich_table` returns: nothing of it is cut, however narrow the terminal.
+
+    Where rows of one line do not fit, intervals stand below their means, and where these do not, everything wraps.
+    """
+
+    def __init__(self, summaries: Sequence[MethodSummary], scale: Scale | None, title: str) -> None:
+        self._summaries, self._scale, self._title = summaries, scale, title
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for below in (False, True):
+            table = self._table(below)
+            if Measurement.get(console, options.update(max_width=_IN_FILES), table).minimum <= options.max_width:
+                yield table
+                return
+        yield self._table(below=True, wrap=True)
+
+    def _table(self, below: bool, wrap: bool = False) -> Table:
+        """With the intervals beside or below their means; where ``wrap``, numbers wrap too, not names alone."""
+        table = Table(title=self._title, box=box.SIMPLE_HEAD, caption=_legend(self._summaries), caption_justify="left")
+        table.pad_edge, table.collapse_padding = False, True
+        rows = [_header(self._scale), *map(_cells, self._summaries)]
+        if below:
+            rows = [[name, *(cell.replace(" [", "\n[") for cell in cells)] for name, *cells in rows]
+        table.add_column("")
+        names, *numbers = zip(*rows, strict=True)
+        table.add_column(names[0], overflow="fold", min_width=None if below else min(max(map(len, names)), _NAME_WIDTH))
+        for column in numbers:
+            width = None if wrap else max(len(line) for cell in column for line in cell.split("\n"))
+            table.add_column(column[0], justify="right", overflow="fold", no_wrap=not wrap, min_width=width)
+        for summary, row in zip(self._summaries, rows[1:], strict=True):
+            style = "bold" if summary.best else "" if summary.competes else "italic"
+            table.add_row(_MARKS[summary.mark] if summary.competes else "-", *map(Text, row), style=style)
+        return table
+
+
+def rich_table(rows: Sequence[ResultRow], scale: Scale | None = None, title: str | None = None) -> ResultTable:
+    """The table for a terminal, to be printed by ``rich``: ``*`` marks the best, ``~`` those whose interval overlaps with
+    it, ``-`` what is scripted beside methods that are not."""
     summaries = summarise(rows, scale)
-    table = Table(title=title or rows[0].env, box=box.SIMPLE_HEAD, caption=_legend(summaries), caption_justify="left")
-    table.pad_edge, table.collapse_padding = False, True
-    for i, name in enumerate(_header(scale)):
-        table.add_column(name, justify="right" if i else "left", no_wrap=i > 0, min_width=None if i else 12)
-    for summary in summaries:
-        name, *cells = _cells(summary)
-        mark = {"best": "* ", "overlaps": "~ ", "": "  "}[summary.mark]
-        table.add_row(Text(mark + name), *cells, style="bold" if summary.best else "")
-    return table
+    return ResultTable(summaries, scale, title or rows[0].env)
+
+
+def print_table(rows: Sequence[ResultRow], scale: Scale | None = None, title: str | None = None) -> None:
+    """Prints :func:`rich_table` for the terminal's width; into a file or pipe, which has none, as wide as it needs."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=_IN_FILES)
+    console.print(rich_table(rows, scale, title))
 
 
 def markdown_table(rows: Sequence[ResultRow], scale: Scale | None = None) -> str:
@@ -131,9 +177,7 @@ def markdown_table(rows: Sequence[ResultRow], scale: Scale | None = None) -> str
         elif not summary.competes:
             cells[0] = f"*{cells[0]}*"
         lines.append("| " + " | ".join(cells) + " |")
-    legend = _legend(summaries).replace("* best", "Bold: best")
-    if not all(summary.competes for summary in summaries):
-        legend += " In italics: scripted, not compared."
+    legend = _legend(summaries).replace("* best", "Bold: best").replace(" - scripted", " In italics: scripted")
     return "\n".join([*lines, "", legend, ""])
 
 
@@ -159,6 +203,8 @@ def _legend(summaries: Sequence[MethodSummary]) -> str:
     text = "* best mean return; ~ its interval overlaps with that of the best."
     if any(len(s.seeds) == 1 for s in summaries):
         text += " Methods with one seed: the interval covers its episodes, not another training run."
+    if not all(summary.competes for summary in summaries):
+        text += " - scripted, not compared."
     return text
 
 
