@@ -68,6 +68,18 @@ BAD = {
     "seed": ({"seed": -1}, ConfigError, "seed: -1 must be a number of at least 0"),
     "data is a number": ({"data": 5}, ConfigError, "data: 5 is no path"),
     "backup_beta": ({"likelihood": {"backup_beta": 0}}, ConfigError, "backup_beta: 0 must be positive"),
+    "max_weight": ({"likelihood": {"max_weight": 0.5}}, ConfigError, "max_weight: 0.5 must be at least 1"),
+    "no temperature": ({"likelihood": {"weight_temperature": 0.0}}, ConfigError, "weight_temperature: 0.0 must be pos"),
+    "temperature of uniform": (
+        {"likelihood": {"weight_temperature": 0.1, "form": "uniform"}},
+        ConfigError,
+        "weight_temperature: the uniform form",
+    ),
+    "temperature and horizon": (
+        {"likelihood": {"weight_temperature": 0.1, "horizon": 5}},
+        ConfigError,
+        "weight_temperature: weighs differences",
+    ),
     "support": ({"likelihood": {"support_threshold": 2.0}}, ConfigError, "support threshold: 2.0"),
     "range": ({"likelihood": {"return_low": 3.0, "return_high": 1.0}}, ConfigError, "return range"),
     "half a range": ({"likelihood": {"return_low": 30.0}}, ConfigError, "return range"),

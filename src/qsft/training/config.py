@@ -152,15 +152,9 @@ class QSFTConfig(SFTConfig):
         within("target_rate", self.target_rate, 0.0, 1.0)
         if self.horizon is not None and (self.horizon < 1 or self.gamma != 1.0):
             raise ConfigError(f"horizon: {self.horizon}: must be at least 1, and needs gamma 1.")
-        if self.max_weight < 1:
-            raise ConfigError(
-                f"max_weight: {self.max_weight} must be at least 1, the weight of what is as good as usual."
-            )
+        check_max_weight(self.max_weight)
         if self.weight_temperature is not None:
-            if self.weight_temperature <= 0:
-                raise ConfigError(
-                    f"weight_temperature: {self.weight_temperature} must be positive; 0.1 is a good start."
-                )
+            positive("weight_temperature", self.weight_temperature, 0.1)
             if self.horizon is not None:
                 raise ConfigError(
                     "weight_temperature: weighs differences of values, horizon their ratios; use one of them."
@@ -171,8 +165,7 @@ class QSFTConfig(SFTConfig):
                 )
         if self.start_at_mean and self.form == "uniform":
             raise ConfigError("start_at_mean: the uniform form has no dummy token to start from; use the dummy form.")
-        if self.backup_beta <= 0:
-            raise ConfigError(f"backup_beta: {self.backup_beta} must be positive; 15 is a good start.")
+        positive("backup_beta", self.backup_beta, 15)
         SupportRule(self.support, self.support_threshold, self.support_max_tokens)
         if self.return_low is not None and self.return_high is not None:
             ReturnRange(self.return_low, self.return_high)
@@ -185,8 +178,12 @@ def reads_values(form: str, backup: str) -> bool:
 
 def reads_support(form: str, backup: str, weight_temperature: float | None) -> bool:
     """Whether stage 2 reads the support table."""
-    told_by_dummy = backup == "soft" and weight_temperature is not None
-    return form == "anchored" or (reads_values(form, backup) and not told_by_dummy)
+    return form == "anchored" or (reads_values(form, backup) and not value_is_alive(backup, weight_temperature))
+
+
+def value_is_alive(backup: str, weight_temperature: float | None) -> bool:
+    """Whether ``1 - p(dummy)`` alone tells the next state's value: the soft backup of exponential weights."""
+    return backup == "soft" and weight_temperature is not None
 
 
 def warn_of_grouping(config: TrainingArguments) -> None:
@@ -223,6 +220,16 @@ def check_numbers(kind: type[Any], values: Mapping[str, Any]) -> None:
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name}: {value!r} is unknown; use one of {', '.join(map(repr, allowed))}.")
+
+
+def positive(name: str, value: float, start: float) -> None:
+    if value <= 0:
+        raise ConfigError(f"{name}: {value} must be positive; {start} is a good start.")
+
+
+def check_max_weight(max_weight: float) -> None:
+    if max_weight < 1:
+        raise ConfigError(f"max_weight: {max_weight} must be at least 1, the weight of the average action.")
 
 
 def within(name: str, value: float, low: float, high: float) -> None:

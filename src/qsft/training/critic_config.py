@@ -7,7 +7,7 @@ from typing import Literal
 
 from qsft.data.returns import ReturnRange
 from qsft.errors import ConfigError
-from qsft.training.config import SFTConfig, one_of, warn_of_grouping, within
+from qsft.training.config import SFTConfig, check_max_weight, one_of, positive, warn_of_grouping, within
 
 
 @dataclass
@@ -178,7 +178,5 @@ def _inside(name: str, value: float) -> None:
 
 
 def _check_weights(temperature: float, max_weight: float) -> None:
-    if temperature <= 0:
-        raise ConfigError(f"temperature: {temperature} must be positive; 0.1 is a good start.")
-    if max_weight < 1:
-        raise ConfigError(f"max_weight: {max_weight} must be at least 1, the weight of the average action.")
+    positive("temperature", temperature, 0.1)
+    check_max_weight(max_weight)

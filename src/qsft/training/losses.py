@@ -12,7 +12,7 @@ from qsft import objectives
 from qsft.models.states import has_action, output_head, state_hidden
 from qsft.models.target import TargetNetwork
 from qsft.objectives import TargetDistribution, Targets
-from qsft.training.config import reads_support, reads_values
+from qsft.training.config import reads_support, reads_values, value_is_alive
 
 
 class SupervisedLoss(nn.Module):
@@ -212,14 +212,15 @@ class QLoss(SupervisedLoss):
         weight, bias = self.target.head(self.model)
         likelihood = objectives.linear_log_probabilities(hidden, weight, bias, ids, self.chunk_size)
         values, alive = torch.zeros(mask.shape, device=mask.device), torch.zeros(mask.shape, device=mask.device)
-        alive[mask], values[mask] = self._alive(likelihood[:, 0])
-        if settings.backup != "soft" or settings.weight_temperature is None:
+        alive[mask], value = self._alive(likelihood[:, 0])
+        if not value_is_alive(settings.backup, settings.weight_temperature):
             logps = batch["support_logps"][mask]
             q = objectives.q_ratios(likelihood[:, 1:], logps, settings.weight_temperature)
             if settings.backup == "soft":
-                values[mask] = objectives.soft_value(q, logps, settings.backup_beta)
+                value = objectives.soft_value(q, logps, settings.backup_beta)
             else:
-                values[mask] = objectives.max_value(q, logps)
+                value = objectives.max_value(q, logps)
+        values[mask] = value
         return values, alive
 
     def targets(self, batch: dict[str, Tensor], values: Tensor) -> Targets:
