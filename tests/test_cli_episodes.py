@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 
 from qsft.cli import main
 from qsft.data import Trajectory, Turn, write_trajectories
+from qsft.evaluation.values_over_time import turn_values
+from qsft.training.runs import RUN_FILE
 from tests.pages import python_blocks
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +56,25 @@ def test_values_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     history = next(iter(names["load_trajectories"]("wordle.jsonl")))
     reply = names["policy"].q_values(Trajectory(history.turns[:3]), [history.turns[3].text])[0]
     assert (turns[1].first_q, turns[1].q) == (reply.tokens[0].q, reply.q)
+
+
+def test_values_of_exponential_weights_are_soft_at_their_temperature(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree("runs/wordle", "runs/exponential")
+    path = Path("runs/exponential") / RUN_FILE
+    run = json.loads(path.read_text())
+    run["settings"]["likelihood"]["weight_temperature"] = 0.2
+    path.write_text(json.dumps(run))
+    given: dict = {}
+
+    def spy(policy: object, trajectory: Trajectory, **settings: object) -> list:
+        given.update(settings)
+        return turn_values(policy, trajectory, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("qsft.evaluation.values_over_time.turn_values", spy)
+    assert main(["values", "runs/exponential", "wordle.jsonl", "--out", "v.svg"]) == 0
+    assert given["backup_beta"] == pytest.approx(5.0)
 
 
 def test_a_film_with_values(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,6 +91,8 @@ def _turn_values(run: str, trajectory: Any, folder: Path, where: str) -> list[An
     given = {name: stage[name] for name in ("gamma", "gamma_per", "backup_beta") if name in stage}
     if stage.get("backup") == "max":
         given["backup_beta"] = None
+    elif stage.get("weight_temperature") is not None:
+        given["backup_beta"] = 1 / stage["weight_temperature"]
     policy = load_policy(run, with_behaviour=method == "qsft")
     try:
         return turn_values(policy, with_paths(trajectory, folder), **given)
