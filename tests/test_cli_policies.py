@@ -164,6 +164,10 @@ class TestDecoding:
             one_line(capsys, ["evaluate", str(run), *ENV], "decoding.json: is not a decoding")
         (run / "decoding.json").unlink() if before is None else (run / "decoding.json").write_text(before)
 
+    def test_legal_where_nothing_tells_what_is(self, folder, capsys):
+        command = ["evaluate", str(folder / "qsft"), *ENV, "--only-legal"]
+        one_line(capsys, command, "--only-legal: wordle: its texts do not tell which actions are legal")
+
     def test_a_device_that_is_not_there(self, folder, capsys):
         for device in ("cuda:77", "abacus"):
             command = ["play", str(folder / "qsft"), "--env", "wordle", "--device", device]
@@ -176,6 +180,7 @@ class TestDecoding:
         (["random", "--save-decoding"], "--save-decoding: 'random' is not the folder of a run"),
         (["random", "--temperature", "1"], "--temperature: 'random' is not the folder of a run"),
         (["random", "--model", "m"], "--model: is for react and few-shot"),
+        (["random", "--only-legal"], "--only-legal: 'random' is not the folder of a run"),
         (["react"], "--model: react needs one"),
         (["react", "--model", "m", "--beams", "2"], "--beams: 'react' is not the folder of a run"),
         (["react", "--model", "m", "--timeout", "3"], "--timeout: needs --endpoint"),

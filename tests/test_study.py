@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from qsft.errors import ConfigError
 from qsft.models.scratch import bpe_tokenizer
 from qsft.pretrain import pretrain
-from qsft.study import collect_data, symbol_tokenizer, train_run
+from qsft.study import collect_data, run_study, symbol_tokenizer, train_run
 from qsft.study_file import Study
 from qsft.training import RunSettings
 
@@ -156,6 +156,8 @@ NASTY = {
     "a collection's unknown field": ("  all: {", "  all: {window: 4, ", "collect: all: 'window' is unknown"),
     "unknown, of episodes": ("select: {", "select: {split: eval, ", "select: 'split' is unknown"),
     "a text for a number": ("episodes: 12, seed: 5", "episodes: many, seed: 5", "all: episodes: 'many' is no whole"),
+    "a flag that is a text": ("data: others,", "data: others, only_legal: yes please,", "'other': only_legal: 'yes pl"),
+    "rules untold": ("env: twenty-questions", "env: twenty-questions\nonly_legal: true", "do not tell what is legal"),
     "an empty section": ("select: {", "critic: null\nselect: {", "critic: must hold"),
     "no grid": ("[{temperature: 0}]", "{temperature: 0}", "decoding: supervised: give a list"),
     "a table of no name": ("env: twenty-questions", "env: twenty-questions\ntable: 3", "env and table are names"),
@@ -206,6 +208,37 @@ def test_a_study_is_checked_before_it_is_run(case: str, tmp_path: Path) -> None:
         Study.load(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+CHESS = f"""
+env: chess
+env_options: {{opponent: random, observation: pieces, max_moves: 4}}
+only_legal: true
+collect: {{train: {{policy: random, episodes: 2}}}}
+tokenizer: {{environment: chess, observation: pieces}}
+model: {{model_type: gpt2, n_layer: 1, n_embd: 16, n_head: 2, n_positions: 512}}
+behaviour: {STAGE}
+select: {{episodes: 2, seed: 1}}
+test: {{episodes: 4, seed: 2}}
+decoding: {{supervised: [{{temperature: 1}}]}}
+runs:
+  - {{name: SFT, method: sft, decoding: supervised}}
+  - {{name: "SFT, any move", method: sft, decoding: supervised, policy_of: SFT, only_legal: false}}
+"""
+
+
+def test_whoever_is_kept_to_the_rules_makes_no_illegal_move(tmp_path: Path) -> None:
+    """An illegal move costs 1, and a model that was hardly trained makes little else."""
+    path = tmp_path / "study.yaml"
+    path.write_text(CHESS)
+    study = Study.load(path)
+    kept, free = (
+        f.row for f in run_study(study, tmp_path / "work", tmp_path / "results.json", [0], "test", progress=False)
+    )
+    assert (kept.config, free.config) == ("SFT", "SFT, any move")
+    assert kept.extra["only_legal"] is True and "only_legal" not in free.extra
+    assert kept.return_mean == 0.0
+    assert free.return_mean < -2.0
 
 
 def test_a_study_for_a_gpu_is_right_without_one(tmp_path: Path) -> None:

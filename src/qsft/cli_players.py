@@ -10,7 +10,7 @@ from typing import Any
 
 from qsft.errors import ConfigError
 
-_DECODING = ("extraction", "beta", "eta", "support", "temperature", "beams", "target_return", "device")
+_DECODING = ("extraction", "beta", "eta", "support", "temperature", "beams", "target_return", "only_legal", "device")
 _DECODING_OF_CHATS = ("temperature", "device")
 _PROMPTING = ("model", "endpoint", "instructions", "examples", "shots", "max_tokens", "timeout", "retries")
 
@@ -26,6 +26,12 @@ def decoding_options(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--beams", type=positive, help="beam search; needs --temperature 0")
     group.add_argument(
         "--target-return", type=float, help="what a return-conditioned run is asked for; default: the best"
+    )
+    group.add_argument(
+        "--only-legal",
+        action="store_true",
+        default=None,
+        help="say only what the environment's rules allow, where its texts tell (chess)",
     )
     group.add_argument("--device", help="default: cuda where there is one, else cpu")
 
@@ -92,6 +98,7 @@ def player(
             beams=arguments.beams,
             target_return=arguments.target_return,
             with_behaviour=with_behaviour,
+            legal_actions=_legal_actions(arguments, options),
             seed=arguments.seed,
             **({} if device == "cpu" else {"device_map": device}),
         )
@@ -101,6 +108,17 @@ def player(
             f"({', '.join(scripted_policies(arguments.env))})."
         )
     return make_policy(arguments.env, arguments.policy, env_options=options, seed=arguments.seed)
+
+
+def _legal_actions(arguments: argparse.Namespace, options: dict[str, Any]) -> Any:
+    from qsft.envs.registry import legal_actions
+
+    if not arguments.only_legal:
+        return None
+    try:
+        return legal_actions(arguments.env, **options)
+    except ConfigError as error:
+        raise ConfigError(f"--only-legal: {error}") from error
 
 
 def _chat_policy(arguments: argparse.Namespace, options: dict[str, Any], keep_thoughts: bool) -> Any:

@@ -23,7 +23,7 @@ from qsft.data.text_files import write_text
 from qsft.data.trajectory import Trajectory
 from qsft.envs import make, make_policy, symbols
 from qsft.envs.collect import collect_to_file, source_of
-from qsft.envs.registry import environment_class
+from qsft.envs.registry import environment_class, legal_actions
 from qsft.errors import CheckpointError, ConfigError
 from qsft.evaluation import (
     GridResult,
@@ -46,7 +46,7 @@ from qsft.policies.model import ModelPolicy
 from qsft.policies.prompting import KINDS as PROMPTED
 from qsft.policies.prompting import PromptingPolicy, best_examples
 from qsft.pretrain import pretrain
-from qsft.study_file import UNTRAINED, Study, StudyRun, episode_options, row_method, run_settings, slug
+from qsft.study_file import UNTRAINED, Study, StudyRun, episode_options, is_only_legal, row_method, run_settings, slug
 from qsft.training import train
 from qsft.training.runs import RUN_FILE, STAGES_OF
 
@@ -169,6 +169,7 @@ def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, p
         "grid": [grid_row.to_json() for grid_row in grid.rows],
         "training_seconds": round(seconds, 1),
         **({"env_options": run.env_options} if run.env_options else {}),
+        **({"only_legal": True} if is_only_legal(study, run) else {}),
         "last_log": _last_log(log),
         **_kinds(study, grid.trajectories),
     }
@@ -297,7 +298,9 @@ def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress:
     needs_behaviour = any(extraction(setting).needs_behaviour for setting in settings)
     on_gpu = torch.cuda.is_available() and not study.behaviour.get("use_cpu")
     place: dict[str, Any] = {"device_map": "cuda"} if on_gpu else {}
-    policy = load_policy(folder, with_behaviour=needs_behaviour, **place)
+    options = episode_options(study, study.test, run)
+    rules = legal_actions(study.env, **options) if is_only_legal(study, run) else None
+    policy = load_policy(folder, with_behaviour=needs_behaviour, legal_actions=rules, **place)
 
     def decoded(setting: Mapping[str, Any]) -> ModelPolicy:
         return with_setting(policy, setting, run.name)
@@ -308,7 +311,7 @@ def evaluate_run(study: Study, run: StudyRun, folder: Path, seed: int, progress:
         lambda: make(study.env, **episode_options(study, study.select, run)),
         select_episodes=study.select["episodes"],
         select_seed=study.select["seed"] + seed,
-        test_env_factory=lambda: make(study.env, **episode_options(study, study.test, run)),
+        test_env_factory=lambda: make(study.env, **options),
         **_test(study, seed),
         progress=progress,
     )

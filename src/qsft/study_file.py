@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qsft.envs.registry import environment_class
 from qsft.errors import ConfigError
 from qsft.policies.decoding import extraction, sampling
 from qsft.policies.prompting import KINDS as PROMPTED
@@ -39,6 +40,7 @@ class StudyRun:
         data: which of the study's collections it is trained on.
         behaviour_of: name of the run whose model it starts from.
         policy_of: name of a run of the same method whose policy is played; nothing is trained.
+        only_legal: whether its policy says only what the environment's rules allow; ``None``: as the study.
         env_options: of its selection and test episodes, over the study's: what is changed for this row alone.
         settings: overrides of the study's ``model``, ``tokenizer``, ``behaviour``, ``likelihood`` and ``critic``, any
             other field of :class:`qsft.training.RunSettings`.
@@ -50,6 +52,7 @@ class StudyRun:
     data: str = "train"
     behaviour_of: str | None = None
     policy_of: str | None = None
+    only_legal: bool | None = None
     env_options: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -72,6 +75,7 @@ class Study:
     critic: dict[str, Any] = field(default_factory=dict)
     pretrain: dict[str, Any] | None = None
     table: str | None = None
+    only_legal: bool = False
 
     @property
     def row_env(self) -> str:
@@ -121,6 +125,14 @@ class Study:
         for name in sections if self.pretrain is None else (*sections, "pretrain"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(f"{where}: {name}: must hold NAME: VALUE pairs.")
+        for name, value in {
+            "": self.only_legal,
+            **{f"run {run.name!r}: ": run.only_legal for run in self.runs},
+        }.items():
+            if value is not None and not isinstance(value, bool):
+                raise ConfigError(f"{where}: {name}only_legal: {value!r:.40} is neither true nor false.")
+            if value and environment_class(self.env).legal_actions is None:
+                raise ConfigError(f"{where}: {name}only_legal: the texts of {self.env} do not tell what is legal.")
         for name in ("select", "test"):
             for key in ("episodes", "seed"):
                 if not isinstance(getattr(self, name).get(key), int):
@@ -252,6 +264,11 @@ def study_files(name: str | os.PathLike[str]) -> list[Path]:
                 raise ConfigError(f"{folder}: holds no study; give a YAML file or a folder of them.")
             return found
     return [path]
+
+
+def is_only_legal(study: Study, run: StudyRun) -> bool:
+    """Whether the run's policy says only what the rules allow."""
+    return study.only_legal if run.only_legal is None else run.only_legal
 
 
 def run_settings(

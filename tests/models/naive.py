@@ -17,7 +17,7 @@ def log_policy(
     extraction: Extraction,
     dummy: int | None,
 ) -> torch.Tensor:
-    """``[V]`` float64 log-probabilities of the next token."""
+    """``[V]`` float64 log-probabilities of the next token; outside the support 10,000 lower."""
     p = _probabilities(likelihood, ids)
     pi = p if behaviour is None else _probabilities(behaviour, ids)
     actions = [a for a in range(len(p)) if a != dummy]
@@ -25,14 +25,14 @@ def log_policy(
     bar = extraction.support * max(prior[a] for a in actions)
     scores = [-math.inf] * len(p)
     for a in actions:
-        if prior[a] < bar:
-            continue
         if extraction.kind == "product":
             scores[a] = math.log(p[a])
         elif extraction.kind == "value":
             scores[a] = extraction.eta * math.log(pi[a]) + extraction.beta * min(p[a] / pi[a], 1.0)
         else:
             scores[a] = math.log(pi[a]) + extraction.beta * p[a]
+        if prior[a] < bar:
+            scores[a] -= 1e4
     return torch.log_softmax(torch.tensor(scores, dtype=torch.float64), dim=0)
 
 

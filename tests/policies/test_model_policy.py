@@ -79,7 +79,7 @@ def test_beams_find_the_likeliest_whole_reply(models, extraction):
         grown = []
         for score, reply in open_replies:
             logps = step(ids_of(past) + reply).tolist()
-            grown += [(score + logps[i], [*reply, i]) for i in range(len(logps)) if logps[i] > -math.inf]
+            grown += [(score + logps[i], [*reply, i]) for i in range(len(logps)) if logps[i] > -1e3]
         for score, reply in grown:
             if (reply[-1] == EOS or length == 3) and score > best:
                 best, found = score, reply

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import gymnasium
@@ -51,6 +51,8 @@ class Environment(gymnasium.Env):
         return_range: ``(low, high)``, bounds on the undiscounted return-to-go from any state that can be reached.
         max_turns: agent turns after which an episode is over.
         thoughts: whether a thought may stand before an action (:mod:`qsft.data.thoughts`).
+        legal_actions: all actions that the rules allow after a history that ends with the environment's turn, each in
+            one spelling; ``None`` where the texts do not tell them. ``qsft evaluate --only-legal`` keeps a policy to them.
         repeatable: whether the same seed and actions lead to the same episode again; not where somebody takes part whom no
             seed governs, such as an engine limited by time or a served model.
     """
@@ -61,6 +63,7 @@ class Environment(gymnasium.Env):
     return_range: tuple[float, float]
     max_turns: int
     thoughts: ClassVar[bool] = False
+    legal_actions: Callable[[Trajectory], list[str]] | None = None
     repeatable: bool = True
     _playing: bool = False
 

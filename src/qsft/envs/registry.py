@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qsft.envs.base import Environment
 from qsft.errors import ConfigError, QSFTError
 
 if TYPE_CHECKING:
+    from qsft.data.trajectory import Trajectory
     from qsft.policies.base import Policy
 
 #: name -> "module:Class". A benchmark plugs in with one line here.
@@ -60,6 +61,18 @@ def scripted_policies(name: str) -> list[str]:
 def symbols(name: str, whole_actions: bool = False, **options: Any) -> list[str]:
     """All symbols of the texts of ``make(name, **options)``; see :meth:`Environment.symbols`."""
     return make(name, **options).symbols(whole_actions)
+
+
+def legal_actions(name: str, **options: Any) -> Callable[[Trajectory], list[str]]:
+    """What tells the legal actions in ``make(name, **options)``; see :attr:`Environment.legal_actions`.
+
+    Raises:
+        ConfigError: its texts do not tell them.
+    """
+    rules = make(name, **options).legal_actions
+    if rules is None:
+        raise ConfigError(f"{name}: its texts do not tell which actions are legal; chess and endgames do.")
+    return rules
 
 
 def make_policy(

@@ -18,6 +18,9 @@ from qsft.errors import ConfigError
 from qsft.models.support import SupportRule
 from qsft.objectives import q_ratios
 
+#: How much lower logits outside the support lie: never drawn, yet in order, for a player who is allowed nothing inside.
+OUTSIDE = 1e4
+
 Kind = Literal["product", "value", "likelihood", "advantage"]
 
 
@@ -75,7 +78,7 @@ class Extraction:
             weight_temperature: of the exponential weights that the model was trained with: ``p / pi = exp((Q - 1) / T)``.
 
         Returns:
-            ``[..., V]`` float32.
+            ``[..., V]`` float32: -inf for the dummy token, 10,000 lower outside the support.
         """
         likelihood = torch.log_softmax(likelihood_logits.float(), dim=-1)
         if self.kind == "product":
@@ -107,7 +110,7 @@ class Extraction:
     def _on_support(self, scores: Tensor, prior: Tensor) -> Tensor:
         if self.support == 0:
             return scores
-        return scores.masked_fill(~SupportRule(threshold=self.support).mask(prior), -torch.inf)
+        return torch.where(SupportRule(threshold=self.support).mask(prior), scores, scores - OUTSIDE)
 
 
 def _without(logps: Tensor, token: int | None) -> Tensor:

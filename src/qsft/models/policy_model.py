@@ -89,7 +89,7 @@ class Reading(NamedTuple):
     Attributes:
         q: scaled Q-values.
         prior: log-probabilities of the behaviour model.
-        logits: of the policy, -inf for tokens that it never draws.
+        logits: of the policy; of tokens that it never draws -inf, or 10,000 lower outside the support.
     """
 
     q: Tensor
@@ -187,7 +187,7 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits ``[B, T, V]`` of the policy; -inf for tokens that it never draws."""
+        """Logits ``[B, T, V]`` of the policy; of tokens that it never draws -inf, or 10,000 lower outside the support."""
         both = self.extraction.needs_behaviour
         if use_cache and cache is None:
             cache = self._new_cache()

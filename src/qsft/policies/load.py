@@ -16,6 +16,7 @@ from qsft.models.states import max_positions
 from qsft.models.value_model import ValueModel, load_value_model
 from qsft.policies.decoding import extraction as saved_extraction
 from qsft.policies.decoding import read_decoding
+from qsft.policies.legal import LegalActions
 from qsft.policies.model import ModelPolicy
 
 #: methods whose policy is a language model with Q heads; the others but ``qsft`` leave an ordinary one
@@ -30,6 +31,7 @@ def load_policy(
     beams: int | None = None,
     target_return: float | None = None,
     with_behaviour: bool = False,
+    legal_actions: LegalActions | None = None,
     seed: int = 0,
     **kwargs: Any,
 ) -> ModelPolicy:
@@ -44,6 +46,7 @@ def load_policy(
         target_return: of ``return-conditioned``, what an episode is to return; ``None``: the run's (the best return
             of an episode in its data unless changed).
         with_behaviour: load the behaviour model too, for Q-values.
+        legal_actions: of the environment, where the policy is to be kept to them (see :class:`ModelPolicy`).
         seed: of the sampling.
         kwargs: passed to ``from_pretrained`` (``dtype``, ``device_map``, ...).
 
@@ -92,6 +95,7 @@ def load_policy(
         beams,
         seed,
         target_return=target_return,
+        legal_actions=legal_actions,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -21,6 +21,7 @@ from qsft.models.support import SupportRule
 from qsft.models.value_model import ValueModel
 from qsft.objectives import max_value, soft_value
 from qsft.policies.decoding import check_sampling
+from qsft.policies.legal import LegalActions, LegalReplies
 from qsft.policies.turn_cache import TurnCache
 
 
@@ -79,6 +80,8 @@ class ModelPolicy:
         extraction: how tokens are drawn; ``None``: the model's. Policies that share a model may differ in it.
         target_return: what the episode is to return, for a model trained with return tokens
             (:meth:`qsft.data.return_tokens.ReturnTokens.wanted`); ``None``: at every turn the highest level.
+        legal_actions: all actions that the rules allow after a history, such as an environment's
+            (:attr:`qsft.envs.base.Environment.legal_actions`): nothing else is said then. ``None``: anything can be said.
 
     Raises:
         ConfigError: a value that is not allowed, or that the model cannot do.
@@ -95,6 +98,7 @@ class ModelPolicy:
         seed: int = 0,
         extraction: Extraction | None = None,
         target_return: float | None = None,
+        legal_actions: LegalActions | None = None,
     ) -> None:
         check_sampling(temperature, beams)
         if target_return is not None:
@@ -111,6 +115,8 @@ class ModelPolicy:
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
         self.beams = beams
+        self.legal_actions = legal_actions
+        self._reply_ids: dict[str, list[int]] = {}
         self._turn_cache = TurnCache()
         self.seed(seed)
 
@@ -152,6 +158,7 @@ class ModelPolicy:
             beams,
             extraction=extraction,
             target_return=self.target_return if target_return is None else target_return,
+            legal_actions=self.legal_actions,
         )
 
     @torch.no_grad()
@@ -175,6 +182,7 @@ class ModelPolicy:
                 tokens = [_with_images(prompt, spans) for prompt, spans in zip(prompts, places, strict=True)]
             read = self._turn_cache.continued(episodes, tokens, places)
         inputs = self._left_padded(prompts, places, 0 if read is None else read.get_seq_length())
+        width = inputs["input_ids"].shape[1]
         sampling: dict[str, Any] = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         search: dict[str, Any] = {"do_sample": False, "num_beams": self.beams}
         if self.beams > 1:
@@ -191,11 +199,12 @@ class ModelPolicy:
                 eos_token_id=self.tokenizer.end_of_turn_ids,
                 pad_token_id=pad_token(self.tokenizer.tokenizer),
                 suppress_tokens=self._unsayable or None,
+                prefix_allowed_tokens_fn=self._only_legal(histories, width),
                 **(sampling if self.temperature > 0 else search),
             )
         if keeps:
             self._turn_cache.keep(episodes, tokens, output.sequences, output.cache)
-        replies = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        replies = output.sequences[:, width:].tolist()
         return [self.tokenizer.action_text(self._reply(row)) for row in replies]
 
     @overload
@@ -222,7 +231,7 @@ class ModelPolicy:
         """
         prompt = self._prompt(history)
         if candidates is None:
-            return self._plausible(self._read(prompt, history, 1), 0, support)
+            return self._plausible(self._read(prompt, history), 0, support)
         return [self._reply_value(history, prompt, reply, support) for reply in candidates]
 
     @torch.no_grad()
@@ -251,7 +260,7 @@ class ModelPolicy:
                 f"the reply {reply!r:.40} has {len(ids)} tokens and its history {len(prompt.input_ids)}; {most} are allowed"
             )
         # the prompt's last position is that of the reply's first token
-        read = self._read(dataclasses.replace(prompt, input_ids=[*prompt.input_ids, *ids]), history, len(ids) + 1)
+        read = self._read(prompt, history, ids)
         tokens = [self._token(read, place, token) for place, token in enumerate(ids)]
         alternatives = [self._plausible(read, place, support) for place in range(len(ids))]
         return ReplyValue(reply, tokens[-1].q, tokens, alternatives)
@@ -264,20 +273,47 @@ class ModelPolicy:
         return sorted((self._token(read, place, token) for token in tokens), key=lambda value: -value.q)
 
     @torch.no_grad()
-    def _read(self, prompt: Prompt, history: Trajectory, keep: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Q in reward units, prior and probability at the last ``keep`` positions: ``[1, keep, V]`` each."""
-        ratios, prior, logits = self.model.read(**self._left_padded([prompt]), logits_to_keep=keep)
+    def _read(self, prompt: Prompt, history: Trajectory, said: Sequence[int] = ()) -> tuple[Tensor, Tensor, Tensor]:
+        """Q in reward units, prior and probability of the tokens said and of one more: ``[1, n + 1, V]`` each."""
+        whole = dataclasses.replace(prompt, input_ids=[*prompt.input_ids, *said])
+        ratios, prior, logits = self.model.read(**self._left_padded([whole]), logits_to_keep=len(said) + 1)
         logits[..., self._unsayable] = -torch.inf
+        illegal = torch.zeros_like(logits, dtype=torch.bool)
+        if legal := self._legal_replies(history):
+            illegal[:] = True
+            for place in range(len(said) + 1):
+                illegal[0, place, legal.following(said[:place])] = False
+        logits = logits.masked_fill(illegal, torch.finfo(logits.dtype).min)
         if self.temperature > 0:
             policy = torch.softmax(logits / self.temperature, dim=-1)
         else:
             policy = torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
+        policy = policy.masked_fill(illegal, 0.0)  # everywhere, behind what begins no legal reply
         worst, best = (self.model.config.value(ratio, _turn(history)) for ratio in (0.0, 1.0))
         return worst + ratios.clamp(0, 1) * (best - worst), prior.exp(), policy
 
     def _token(self, read: tuple[Tensor, Tensor, Tensor], place: int, token: int) -> TokenValue:
         q, prior, policy = (float(values[0, place, token]) for values in read)
         return TokenValue(str(self.tokenizer.tokenizer.decode([token])), token, prior, q, policy)
+
+    def _legal_replies(self, history: Trajectory) -> LegalReplies | None:
+        if self.legal_actions is None:
+            return None
+        return LegalReplies(self.tokenizer, history, self.legal_actions(history), self._reply_ids)
+
+    def _only_legal(self, histories: Sequence[Trajectory], width: int) -> Callable[[int, Tensor], list[int]] | None:
+        """What ``generate`` asks which tokens may follow; ``width``: of the prompts."""
+        if self.legal_actions is None:
+            return None
+        legal = [self._legal_replies(history) for history in histories]
+        after = [self.tokenizer.end_of_turn_ids[0]]  # whole replies are asked for too, until the batch is through
+
+        def allowed(row: int, ids: Tensor) -> list[int]:
+            replies = legal[row]
+            assert replies is not None
+            return replies.following(ids[width:].tolist()) or after
+
+        return allowed
 
     def _prompt(self, history: Trajectory) -> Prompt:
         return self.tokenizer.read(history, self.max_new_tokens, self.target_return)

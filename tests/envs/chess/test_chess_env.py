@@ -19,7 +19,7 @@ from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.envs import Environment, EpisodeError, make, make_policy
 from qsft.envs.chess import illegal_moves
 from qsft.envs.chess.engine import ENVIRONMENT_VARIABLE
-from qsft.envs.chess.texts import action_text, last_position, observation_text, parse_observation
+from qsft.envs.chess.texts import action_text, last_position, legal_actions, observation_text, parse_observation
 from qsft.envs.rollout import rollout
 from qsft.errors import ConfigError, DataError
 
@@ -427,3 +427,25 @@ def test_for_the_eye_and_the_keyboard() -> None:
     assert lines[8] == "  a b c d e f g h"
     with pytest.raises(DataError, match="cannot read the position"):
         env.picture(Trajectory([Turn("user", "Wordle:\n")]))
+
+
+@pytest.mark.parametrize("observation", ["fen", "pieces"])
+@pytest.mark.parametrize(
+    "fen", [chess.STARTING_FEN, "8/1P4k1/8/8/8/8/8/R3K2R w KQ - 0 1", "8/7k/8/8/8/8/1Q3r2/K7 w - - 0 1"]
+)
+def test_legal_actions_are_all_that_the_rules_allow(fen: str, observation: str) -> None:
+    env = make("chess", opponent="random", observation=observation)
+    shown, _ = env.reset(seed=0, options={"fen": fen})
+    assert env.legal_actions is not None
+    actions = env.legal_actions(Trajectory([Turn("user", shown)]))
+    board = chess.Board(fen)
+    assert {board.parse_san(action.replace(" ", "").strip()) for action in actions} == set(board.legal_moves)
+    assert len(actions) == len(set(actions)) == board.legal_moves.count()
+    for action in actions:
+        env.reset(seed=0, options={"fen": fen})
+        assert env.step(action)[4]["legal"]
+
+
+def test_of_what_is_no_position_nothing_is_legal() -> None:
+    with pytest.raises(DataError, match="cannot read the position"):
+        legal_actions(Trajectory([Turn("user", "hello")]))

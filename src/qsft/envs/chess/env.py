@@ -11,7 +11,7 @@ import gymnasium
 from qsft.envs.base import BlockPlayer, Environment, EpisodeError
 from qsft.envs.chess.engine import EngineError, EngineSettings
 from qsft.envs.chess.opponents import make_opponent
-from qsft.envs.chess.texts import OBSERVATIONS, action_text, observation_text, parse_action, symbols
+from qsft.envs.chess.texts import OBSERVATIONS, action_text, legal_actions, observation_text, parse_action, symbols
 from qsft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Chess(Environment):
         "stockfish": "qsft.envs.chess.policies:FullStockfish",
     }
     reset_options = ("fen", "replies")
+    legal_actions = staticmethod(legal_actions)
     #: Of the policy ``mixture``: (weight, Elo, share of random moves) of the players that make the data.
     mixture: ClassVar[tuple[tuple[float, int, float], ...]] = (
         (1, 1350, 0.2),

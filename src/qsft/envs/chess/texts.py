@@ -87,6 +87,16 @@ def last_position(history: Trajectory) -> chess.Board:
         raise DataError(f"chess: cannot read the position {text!r:.80}; give a history of this environment") from error
 
 
+def legal_actions(history: Trajectory) -> list[str]:
+    """All legal moves in the position that a history ends with, as actions in SAN.
+
+    Raises:
+        DataError: the last of the environment's texts is no position.
+    """
+    board = last_position(history)
+    return [action_text(board.san(move)) for move in board.legal_moves]
+
+
 def illegal_moves(history: Trajectory) -> int:
     """How many of the agent's turns were illegal moves: those that left the position as it was."""
     turns = history.turns
