@@ -157,6 +157,7 @@ NASTY = {
     "unknown, of episodes": ("select: {", "select: {split: eval, ", "select: 'split' is unknown"),
     "a text for a number": ("episodes: 12, seed: 5", "episodes: many, seed: 5", "all: episodes: 'many' is no whole"),
     "a flag that is a text": ("data: others,", "data: others, only_legal: yes please,", "'other': only_legal: 'yes pl"),
+    "values of a method without": ("[{temperature: 0}]", "[{extraction: value}]", "'value' reads values that sft has not"),
     "rules untold": ("env: twenty-questions", "env: twenty-questions\nonly_legal: true", "do not tell what is legal"),
     "an empty section": ("select: {", "critic: null\nselect: {", "critic: must hold"),
     "no grid": ("[{temperature: 0}]", "{temperature: 0}", "decoding: supervised: give a list"),

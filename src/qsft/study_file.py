@@ -13,6 +13,7 @@ from typing import Any
 from qsft.envs.registry import environment_class
 from qsft.errors import ConfigError
 from qsft.policies.decoding import extraction, sampling
+from qsft.policies.load import WITH_Q_HEADS
 from qsft.policies.prompting import KINDS as PROMPTED
 from qsft.pretrain import read_settings
 from qsft.settings_file import read_yaml_file
@@ -21,6 +22,8 @@ from qsft.training.runs import METHODS, STAGES_OF, RunSettings, stage_config, st
 
 #: methods of runs that train nothing
 UNTRAINED = ("scripted", *PROMPTED)
+#: how methods can be decoded; those not named here only as they are, with ``product``
+EXTRACTIONS_OF = {"qsft": ("product", "value", "likelihood"), **dict.fromkeys(WITH_Q_HEADS, ("product", "advantage"))}
 _EPISODES = ("episodes", "seed", "env_options")
 _COLLECTION = ("policy", *_EPISODES)
 _STAGES = ("behaviour", *STAGES_OF)
@@ -201,6 +204,11 @@ class Study:
             return
         if run.decoding not in self.decoding:
             raise ConfigError(f"{where}: decoding grid {run.decoding!r} is not in the study.")
+        for kind in (extraction(setting).kind for setting in self.decoding[run.decoding]):
+            if kind not in EXTRACTIONS_OF.get(run.method, ("product",)):
+                raise ConfigError(
+                    f"{where}: decoding grid {run.decoding!r}: extraction {kind!r} reads values that {run.method} has not."
+                )
         if run.policy_of is not None:
             origin = self.run_named(run.policy_of, f"{where}: policy_of")
             if origin.method != run.method or origin.policy_of is not None:
