@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from qsft.data import TrajectoryTokenizer
+from qsft.errors import DataError
 from qsft.models import Extraction
 from qsft.policies.legal import LegalReplies
 from tests.models import tiny
@@ -104,6 +105,16 @@ def test_shown_probabilities_are_those_of_legal_play(models, temperature):
     assert [token.probability > 0 for token in replies[-1].tokens][1:] == [False, False]
     free = play(models, temperature=temperature).q_values(past, rules(past))
     assert [value.q for value in replies[:-1]] == pytest.approx([value.q for value in free])
+
+
+def test_a_legal_reply_may_be_longer_than_those_of_the_data(models):
+    long = "a b c d e f g h\n"
+    assert play(models, count=3, legal_actions=lambda _: [long]).act(HISTORIES) == [long] * len(HISTORIES)
+
+
+def test_where_nothing_is_legal_the_history_is_named(models):
+    with pytest.raises(DataError, match="no action is legal after 'a b c"):
+        play(models, legal_actions=lambda _: []).act(HISTORIES[:1])
 
 
 def test_other_decodings_keep_to_the_rules(models):

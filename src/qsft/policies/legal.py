@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from qsft.data.trajectory import Trajectory
+from qsft.errors import DataError
 
 if TYPE_CHECKING:
     from qsft.data.tokenize import TrajectoryTokenizer
@@ -22,6 +23,9 @@ class LegalReplies:
         history: ends with the environment's turn.
         actions: texts of the legal replies; at least one.
         known: tokens of replies by their text, kept from history to history.
+
+    Raises:
+        DataError: no action is legal; the episode should be over.
     """
 
     def __init__(
@@ -31,6 +35,10 @@ class LegalReplies:
         actions: Sequence[str],
         known: dict[str, list[int]],
     ) -> None:
+        if not actions:
+            raise DataError(
+                f"no action is legal after {history.turns[-1].text!r:.80}; an episode that goes on needs one"
+            )
         self._next: dict[tuple[int, ...], list[int]] = {}
         context = Trajectory(history.turns[-1:])  # a reply's own tokens do not depend on what was said before
         for action in actions:
@@ -41,6 +49,7 @@ class LegalReplies:
                 following = self._next.setdefault(ids[:length], [])
                 if token not in following:
                     following.append(token)
+        self.longest = max(len(known[action]) for action in actions)
 
     def following(self, said: Sequence[int]) -> list[int]:
         """Tokens that may follow the first ones of a reply; none after a whole reply, or after what begins none."""

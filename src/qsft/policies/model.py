@@ -165,6 +165,7 @@ class ModelPolicy:
     def act(self, histories: Sequence[Trajectory]) -> list[str]:
         if not histories:
             return []
+        legal = [self._legal_replies(history) for history in histories]
         prompts = [self._prompt(history) for history in histories]
         room = min(self._room(prompt) for prompt in prompts)
         # beams can repeat the images of one row alone; and who has less room must not shorten others' replies
@@ -199,7 +200,7 @@ class ModelPolicy:
                 eos_token_id=self.tokenizer.end_of_turn_ids,
                 pad_token_id=pad_token(self.tokenizer.tokenizer),
                 suppress_tokens=self._unsayable or None,
-                prefix_allowed_tokens_fn=self._only_legal(histories, width),
+                prefix_allowed_tokens_fn=self._only_legal(legal, width),
                 **(sampling if self.temperature > 0 else search),
             )
         if keeps:
@@ -299,13 +300,16 @@ class ModelPolicy:
     def _legal_replies(self, history: Trajectory) -> LegalReplies | None:
         if self.legal_actions is None:
             return None
-        return LegalReplies(self.tokenizer, history, self.legal_actions(history), self._reply_ids)
+        replies = LegalReplies(self.tokenizer, history, self.legal_actions(history), self._reply_ids)
+        self.max_new_tokens = max(self.max_new_tokens, replies.longest)  # it may be longer than all of the data's
+        return replies
 
-    def _only_legal(self, histories: Sequence[Trajectory], width: int) -> Callable[[int, Tensor], list[int]] | None:
+    def _only_legal(
+        self, legal: Sequence[LegalReplies | None], width: int
+    ) -> Callable[[int, Tensor], list[int]] | None:
         """What ``generate`` asks which tokens may follow; ``width``: of the prompts."""
         if self.legal_actions is None:
             return None
-        legal = [self._legal_replies(history) for history in histories]
         after = [self.tokenizer.end_of_turn_ids[0]]  # whole replies are asked for too, until the batch is through
 
         def allowed(row: int, ids: Tensor) -> list[int]:
