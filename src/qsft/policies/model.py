@@ -165,7 +165,7 @@ class ModelPolicy:
     def act(self, histories: Sequence[Trajectory]) -> list[str]:
         if not histories:
             return []
-        legal = [self._legal_replies(history) for history in histories]
+        legal = self._legal_replies(histories)
         prompts = [self._prompt(history) for history in histories]
         room = min(self._room(prompt) for prompt in prompts)
         # beams can repeat the images of one row alone; and who has less room must not shorten others' replies
@@ -200,7 +200,7 @@ class ModelPolicy:
                 eos_token_id=self.tokenizer.end_of_turn_ids,
                 pad_token_id=pad_token(self.tokenizer.tokenizer),
                 suppress_tokens=self._unsayable or None,
-                prefix_allowed_tokens_fn=self._only_legal(legal, width),
+                prefix_allowed_tokens_fn=self._only(legal, width) if legal else None,
                 **(sampling if self.temperature > 0 else search),
             )
         if keeps:
@@ -230,10 +230,10 @@ class ModelPolicy:
         Raises:
             ConfigError: the behaviour model is not loaded.
         """
-        prompt = self._prompt(history)
+        prompt, legal = self._prompt(history), self._legal_replies([history])
         if candidates is None:
-            return self._plausible(self._read(prompt, history), 0, support)
-        return [self._reply_value(history, prompt, reply, support) for reply in candidates]
+            return self._plausible(self._read(prompt, history, legal), 0, support)
+        return [self._reply_value(history, prompt, legal, reply, support) for reply in candidates]
 
     @torch.no_grad()
     def state_values(
@@ -253,7 +253,9 @@ class ModelPolicy:
         values = max_value(q, logps) if backup_beta is None else soft_value(q, logps, backup_beta)
         return [self.model.config.value(v, _turn(h)) for v, h in zip(values.tolist(), histories, strict=True)]
 
-    def _reply_value(self, history: Trajectory, prompt: Prompt, reply: str, support: float) -> ReplyValue:
+    def _reply_value(
+        self, history: Trajectory, prompt: Prompt, legal: list[LegalReplies], reply: str, support: float
+    ) -> ReplyValue:
         ids = self.tokenizer.reply(history, reply)
         most = self.tokenizer.max_length
         if most is not None and len(prompt.input_ids) + len(ids) > most:
@@ -261,7 +263,7 @@ class ModelPolicy:
                 f"the reply {reply!r:.40} has {len(ids)} tokens and its history {len(prompt.input_ids)}; {most} are allowed"
             )
         # the prompt's last position is that of the reply's first token
-        read = self._read(prompt, history, ids)
+        read = self._read(prompt, history, legal, ids)
         tokens = [self._token(read, place, token) for place, token in enumerate(ids)]
         alternatives = [self._plausible(read, place, support) for place in range(len(ids))]
         return ReplyValue(reply, tokens[-1].q, tokens, alternatives)
@@ -274,16 +276,17 @@ class ModelPolicy:
         return sorted((self._token(read, place, token) for token in tokens), key=lambda value: -value.q)
 
     @torch.no_grad()
-    def _read(self, prompt: Prompt, history: Trajectory, said: Sequence[int] = ()) -> tuple[Tensor, Tensor, Tensor]:
+    def _read(
+        self, prompt: Prompt, history: Trajectory, legal: list[LegalReplies], said: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Q in reward units, prior and probability of the tokens said and of one more: ``[1, n + 1, V]`` each."""
         whole = dataclasses.replace(prompt, input_ids=[*prompt.input_ids, *said])
         ratios, prior, logits = self.model.read(**self._left_padded([whole]), logits_to_keep=len(said) + 1)
         logits[..., self._unsayable] = -torch.inf
-        illegal = torch.zeros_like(logits, dtype=torch.bool)
-        if legal := self._legal_replies(history):
-            illegal[:] = True
+        illegal = torch.full_like(logits, bool(legal), dtype=torch.bool)
+        for replies in legal:
             for place in range(len(said) + 1):
-                illegal[0, place, legal.following(said[:place])] = False
+                illegal[0, place, replies.following(said[:place])] = False
         logits = logits.masked_fill(illegal, torch.finfo(logits.dtype).min)
         if self.temperature > 0:
             policy = torch.softmax(logits / self.temperature, dim=-1)
@@ -297,27 +300,20 @@ class ModelPolicy:
         q, prior, policy = (float(values[0, place, token]) for values in read)
         return TokenValue(str(self.tokenizer.tokenizer.decode([token])), token, prior, q, policy)
 
-    def _legal_replies(self, history: Trajectory) -> LegalReplies | None:
-        if self.legal_actions is None:
-            return None
-        replies = LegalReplies(self.tokenizer, history, self.legal_actions(history), self._reply_ids)
-        self.max_new_tokens = max(self.max_new_tokens, replies.longest)  # it may be longer than all of the data's
-        return replies
+    def _legal_replies(self, histories: Sequence[Trajectory]) -> list[LegalReplies]:
+        """Those to each history; empty for a policy that may say anything."""
+        rules = self.legal_actions
+        if rules is None:
+            return []
+        legal = [LegalReplies(self.tokenizer, history, rules(history), self._reply_ids) for history in histories]
+        # one may be longer than all of the data's
+        self.max_new_tokens = max(self.max_new_tokens, *(replies.longest for replies in legal))
+        return legal
 
-    def _only_legal(
-        self, legal: Sequence[LegalReplies | None], width: int
-    ) -> Callable[[int, Tensor], list[int]] | None:
+    def _only(self, legal: list[LegalReplies], width: int) -> Callable[[int, Tensor], list[int]]:
         """What ``generate`` asks which tokens may follow; ``width``: of the prompts."""
-        if self.legal_actions is None:
-            return None
         after = [self.tokenizer.end_of_turn_ids[0]]  # whole replies are asked for too, until the batch is through
-
-        def allowed(row: int, ids: Tensor) -> list[int]:
-            replies = legal[row]
-            assert replies is not None
-            return replies.following(ids[width:].tolist()) or after
-
-        return allowed
+        return lambda row, ids: legal[row].following(ids[width:].tolist()) or after
 
     def _prompt(self, history: Trajectory) -> Prompt:
         return self.tokenizer.read(history, self.max_new_tokens, self.target_return)
