@@ -11,7 +11,7 @@ from qsft.study_file import Study, study_files
 from qsft.training.runs import STAGES_OF
 
 ROOT = Path(__file__).parents[1] / "experiments"
-GAMES = {"wordle", "chess", "endgames", "twenty-questions", "guess-my-city", "maze", "text-nav"}
+GAMES = {"wordle", "chess", "chess-careless", "endgames", "twenty-questions", "guess-my-city", "maze", "text-nav"}
 METHODS = {"sft", "filtered-bc", "return-conditioned", "monte-carlo", "ilql", "cql", "awr", "archer-offline", "qsft"}
 
 
@@ -23,7 +23,8 @@ def test_each_game_has_its_study() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "games").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_method_goes_on_from_one_model_for_as_many_updates(path: Path, quick: bool) -> None:
     study = Study.load(path, quick)
-    assert study.env == path.stem == study.tokenizer["environment"]
+    assert study.row_env == path.stem
+    assert study.env == study.tokenizer["environment"]
     scripted = [run.name for run in study.runs if run.method == "scripted"]
     assert len(scripted) == 2 and set(scripted) <= set(scripted_policies(study.env))
     trained = [run for run in study.runs if run.method != "scripted" and run.policy_of is None]

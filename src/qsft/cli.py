@@ -279,7 +279,7 @@ def _reproduce(arguments: argparse.Namespace) -> None:
             if isinstance(row.config, str) and row.config in names and row.env == study.row_env
         ]
         if rows:
-            print_table(rows, GAME_SCALES.get(study.env), title=f"{path.stem} ({results})")
+            print_table(rows, GAME_SCALES.get(study.row_env), title=f"{path.stem} ({results})")
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -104,6 +104,7 @@ BAD = {
     "max_length too short": ({"behaviour": {**STAGE, "max_length": 3}}, DataError, "raise max_length"),
     "start_from": ({"start_from": "scratch"}, ConfigError, "start_from: 'scratch'"),
     "filter_share": ({"method": "filtered-bc", "likelihood": {}, "filter_share": 0.0}, ConfigError, "filter_share: 0.0"),
+    "filter_gamma": ({"method": "filtered-bc", "likelihood": {}, "filter_gamma": 1.5}, ConfigError, "filter_gamma: 1.5"),
     "no stage 2": ({"method": "sft", "likelihood": {"gamma": 1}}, ConfigError, "likelihood: sft has no such stage"),
     "format": ({"format": "prose"}, ConfigError, "format: 'prose'"),
     "lora argument": ({"lora": {"rank": 2}}, ConfigError, "lora: .*'rank'"),
@@ -390,6 +391,25 @@ class TestResults:
         go(settings(data, "filtered-bc", filter_share=0.25), tmp_path / "run")
         returns = sorted((t.total_return for t in tiny.trajectories(12, seed=5)), reverse=True)
         assert sorted((sum(row["turn_rewards"]) for row in seen[0]), reverse=True) == pytest.approx(returns[:3])
+
+    def test_discounted_filtered_bc_sees_the_quickest(self, tmp_path, monkeypatch):
+        def game(turns, won):
+            said = [Turn("user", "a\n"), Turn("assistant", "b\n", 0.0)] * turns
+            return Trajectory([*said[:-1], Turn("assistant", "b\n", won)], "terminated")
+
+        path = tmp_path / "games.jsonl"
+        write_trajectories(path, [game(3, 1.0), game(1, 0.0), game(2, 1.0), game(5, 1.0), game(2, -1.0), game(4, -1.0)])
+        seen = []
+        monkeypatch.setattr(
+            stages.SFTTrainer, "__init__", lambda self, model, args, data, *rest: seen.append(data) or 1 / 0
+        )
+        # of a long game only the last turn is learnt from, and it is no quicker for that
+        behaviour = {**STAGE, "max_length": 5}
+        plan = settings(path, "filtered-bc", behaviour=behaviour, filter_share=1 / 3, filter_gamma=0.9)
+        with pytest.raises(ZeroDivisionError):
+            go(plan, tmp_path / "run")
+        assert [len(rewards) for rewards in seen[0]["turn_rewards"]] == [1, 1]
+        assert seen[0]["episode"][:] == [0, 2]
 
     def test_which_of_equal_episodes_stay_is_the_seeds(self, tmp_path, monkeypatch):
         path = tmp_path / "equal.jsonl"

@@ -112,19 +112,23 @@ def check_dummy_token(dataset: datasets.Dataset, token_id: int, source: str = "d
             )
 
 
-def filter_top(dataset: datasets.Dataset, share: float, seed: int = 0) -> datasets.Dataset:
-    """The share of the trajectories with the highest undiscounted return, in their old order (for filtered BC).
+def filter_top(
+    dataset: datasets.Dataset, share: float, seed: int = 0, returns: np.ndarray | None = None
+) -> datasets.Dataset:
+    """The share of the trajectories with the highest return, in their old order (for filtered BC).
 
     Args:
         share: above 0, at most 1. The number kept is rounded to the nearest whole one, at least one.
         seed: which trajectories are kept of those that tie at the threshold is drawn at random with this seed.
+        returns: ``[rows]``, the return of each; ``None``: undiscounted, of whole episodes.
 
     Raises:
         ConfigError: ``share`` is not in (0, 1].
     """
     if not 0.0 < share <= 1.0:
         raise ConfigError(f"share: {share}; give a number above 0 and at most 1")
-    returns = dataset.with_format("numpy").select_columns(["episode_return"])["episode_return"][:]
+    if returns is None:
+        returns = dataset.with_format("numpy").select_columns(["episode_return"])["episode_return"][:]
     order = np.lexsort((np.random.default_rng(seed).permutation(len(returns)), -returns))
     return dataset.select(np.sort(order[: max(1, round(share * len(returns)))]))
 

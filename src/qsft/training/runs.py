@@ -19,6 +19,7 @@ import torch
 from qsft.data.dataset import filter_top, tokenize_file
 from qsft.data.files import load_trajectories
 from qsft.data.return_tokens import add_return_tokens, return_levels
+from qsft.data.returns import returns_to_go
 from qsft.data.tokenize import TrajectoryTokenizer
 from qsft.errors import CheckpointError, ConfigError, QSFTError, wrong_argument
 from qsft.models.scratch import load_processor
@@ -33,7 +34,11 @@ METHODS = ("qsft", "sft", "bc", "filtered-bc", "return-conditioned", *CRITICS)
 #: settings of stages that only some methods have
 STAGES_OF = {"likelihood": ("qsft",), "critic": tuple(CRITICS)}
 #: other settings that only some methods read
-SETTINGS_OF = {"filter_share": ("filtered-bc",), "return_tokens": ("return-conditioned",)}
+SETTINGS_OF = {
+    "filter_share": ("filtered-bc",),
+    "filter_gamma": ("filtered-bc",),
+    "return_tokens": ("return-conditioned",),
+}
 RUN_FILE = "run.json"
 logger = logging.getLogger("qsft")
 
@@ -57,6 +62,7 @@ class RunSettings:
             data), or whose training goes on (``sft``, ``filtered-bc``, ``return-conditioned``).
         start_from: what stage 2 starts from: ``"behaviour"`` or ``"model"`` (the pretrained or fresh ``model``).
         filter_share: of ``filtered-bc``: share of the trajectories, best returns first, that it keeps.
+        filter_gamma: of ``filtered-bc``: the discount of these returns, once a turn.
         return_tokens: of ``return-conditioned``: returns that it tells apart at most, see
             :func:`qsft.data.return_tokens.return_levels`.
         lora: arguments of ``peft.LoraConfig``; ``None`` trains all weights.
@@ -74,12 +80,19 @@ class RunSettings:
     behaviour_model: str | None = None
     start_from: str = "behaviour"
     filter_share: float = 0.3
+    filter_gamma: float = 1.0
     return_tokens: int = 32
     lora: dict[str, Any] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, kind, least in (("filter_share", (int, float), 0), ("return_tokens", int, 1), ("seed", int, 0)):
+        number = (int, float)
+        for name, kind, least in (
+            ("filter_share", number, 0),
+            ("filter_gamma", number, 0),
+            ("return_tokens", int, 1),
+            ("seed", int, 0),
+        ):
             value = getattr(self, name)
             if not isinstance(value, kind) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name}: {value!r} must be a number of at least {least}.")
@@ -96,6 +109,8 @@ class RunSettings:
             raise ConfigError(f"start_from: {self.start_from!r} is unknown; use 'behaviour' or 'model'.")
         if not 0 < self.filter_share <= 1:
             raise ConfigError(f"filter_share: {self.filter_share} is outside (0, 1].")
+        if not self.filter_gamma <= 1:
+            raise ConfigError(f"filter_gamma: {self.filter_gamma} is outside [0, 1].")
         for name, methods in STAGES_OF.items():
             if getattr(self, name) and self.method not in methods:
                 raise ConfigError(f"{name}: {self.method} has no such stage; remove these settings.")
@@ -276,7 +291,9 @@ class _Run:
             extra["return_range"] = self.stages.critic(dataset)
         else:
             if self.settings.method == "filtered-bc":
-                dataset = filter_top(dataset, self.settings.filter_share, self.settings.seed)
+                discounted = self.settings.filter_gamma < 1
+                returns = self._discounted_returns(dataset["episode"][:]) if discounted else None
+                dataset = filter_top(dataset, self.settings.filter_share, self.settings.seed, returns)
             self.stages.supervised(dataset)
         self.tokenizer.save_pretrained(self.out)
         write_json(
@@ -285,6 +302,12 @@ class _Run:
         shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
         if self.cache_dir == self.out / "cache":
             shutil.rmtree(self.cache_dir, ignore_errors=True)
+
+    def _discounted_returns(self, episodes: Sequence[int]) -> np.ndarray:
+        """Of whole episodes, of which a tokenised row may hold the end alone."""
+        gamma = self.settings.filter_gamma
+        returns = [returns_to_go(game.rewards, gamma)[:1].sum() for game in load_trajectories(self.settings.data)]
+        return np.array(returns)[episodes]
 
     def _add_return_tokens(self) -> float:
         """A token for each level of the returns in the data; the best return of an episode."""

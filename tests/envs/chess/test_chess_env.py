@@ -302,6 +302,8 @@ def test_a_reply_that_does_not_fit_the_game() -> None:
         ({"opponent": "stockfish-elo", "move_seconds": float("nan")}, "move_seconds=nan"),
         ({"elo": 1500}, "for opponent 'stockfish-elo', not 'stockfish-depth1'"),
         ({"opponent": "random", "move_seconds": 1.0}, "for opponent 'stockfish-elo', not 'random'"),
+        ({"careless": 1.5}, "careless=1.5 is not a probability"),
+        ({"careless": True}, "careless=True is not a probability"),
         ({"engine_timeout": 0}, "engine_timeout=0"),
         ({"engine_timeout": float("nan")}, "engine_timeout=nan"),
         ({"side": "black"}, "no option 'side'; it has: "),

@@ -13,13 +13,14 @@ from qsft.data.trajectory import Trajectory, Turn
 from qsft.envs import make, make_policy, scripted_policies
 from qsft.envs.chess import Chess
 from qsft.envs.chess.collect import ChessPlayer
-from qsft.envs.chess.policies import ChessPolicy, Component, MixturePolicy, StockfishPolicy
+from qsft.envs.chess.opponents import Careless
+from qsft.envs.chess.policies import CarelessPlayers, ChessPolicy, Component, MixturePolicy, StockfishPolicy
 from qsft.envs.chess.texts import action_text, observation_text
 from qsft.envs.rollout import rollout
 from qsft.errors import ConfigError, DataError
 from qsft.policies.base import Policy
 
-POLICIES = ["mixture", "random", "stockfish", "stockfish-1350", "stockfish-1700", "stockfish-2000"]
+POLICIES = ["careless", "mixture", "random", "stockfish", "stockfish-1350", "stockfish-1700", "stockfish-2000"]
 
 
 def history(fen: str = chess.STARTING_FEN) -> Trajectory:
@@ -118,6 +119,45 @@ def returns(env: Any, policy: str, games: int, **options: Any) -> np.ndarray:
     player = ChessPlayer(env, make_policy(env.name, policy, **options), 1)
     player.size = games
     return np.array([game.total_return for game in player.play(seed=11, block=0)])
+
+
+def test_careless_players_are_so_in_every_degree(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = CarelessPlayers(Chess())
+    monkeypatch.setattr(policy, "_limited", lambda elo, careless, rng: (elo, careless))
+    rng = np.random.default_rng(0)
+    elos, shares = np.array([policy.begin(rng) for _ in range(2000)]).T
+    assert set(elos) == {1350}
+    assert np.histogram(shares, bins=9, range=(0, 0.9))[0] == pytest.approx([222] * 9, abs=60)
+
+
+def test_a_careless_opponent_plays_that_share_of_random_moves() -> None:
+    class Rook:
+        def prepare(self) -> None: ...
+
+        def close(self) -> None: ...
+
+        def reply(self, board: chess.Board, rng: np.random.Generator) -> str:
+            return "h8h1"
+
+    rng = np.random.default_rng(0)
+    board = chess.Board("k6r/8/8/8/8/8/8/K7 b - - 0 1")
+    replies = Counter(Careless(Rook(), 0.7).reply(board, rng) for _ in range(4000))
+    legal = [move.uci() for move in board.legal_moves]
+    assert set(replies) == set(legal)
+    for move in legal:
+        by_chance = 0.7 / len(legal)
+        assert replies[move] / 4000 == pytest.approx(by_chance + 0.3 * (move == "h8h1"), abs=0.03)
+
+
+def test_a_careless_opponent_in_play(stockfish: str) -> None:
+    careful, careless = (make("chess", careless=share, max_moves=40) for share in (0, 1))
+    assert returns(careless, "stockfish-1350", 12).mean() > returns(careful, "stockfish-1350", 12).mean() + 0.5
+    env = make("chess", careless=1)
+    answers = []
+    for same in (env, env.twin()):
+        same.reset(seed=3)
+        answers.append(same.step("e 4\n"))
+    assert answers[0] == answers[1], "seeded, and twins are as careless"
 
 
 def test_strengths_in_chess(stockfish: str) -> None:

@@ -24,7 +24,7 @@ class Endgames(Chess):
     Args:
         positions: ``"training"``: any legal position but the 645 that are held out, the four setups alike.
             ``"held-out"``: one of those 645, to evaluate with.
-        opponent, elo, move_seconds, max_moves, engine, engine_timeout, observation: as for :class:`Chess`.
+        opponent, elo, move_seconds, max_moves, engine, engine_timeout, observation, careless: as for :class:`Chess`.
     """
 
     name: ClassVar[str] = "endgames"
@@ -46,10 +46,11 @@ class Endgames(Chess):
         engine: str | None = None,
         engine_timeout: float = 30.0,
         observation: str = "fen",
+        careless: float = 0.0,
     ) -> None:
         if positions not in POSITIONS:
             raise ConfigError(f"endgames: positions={positions!r} is unknown; use one of {', '.join(POSITIONS)}")
-        super().__init__(opponent, elo, move_seconds, max_moves, engine, engine_timeout, observation)
+        super().__init__(opponent, elo, move_seconds, max_moves, engine, engine_timeout, observation, careless)
         self.positions = positions
 
     def _first_position(self) -> str:

@@ -41,6 +41,7 @@ class Chess(Environment):
             seed fixes; ``"random"``, random moves, which needs no engine.
         elo: strength of ``"stockfish-elo"``, 1350 (the default) to 2850.
         move_seconds: thinking time of ``"stockfish-elo"``; the default is the original's, .1.
+        careless: share of the opponent's moves that are uniformly random ones instead, 0 to 1.
         max_moves: agent turns that do not end the game.
         engine: path of Stockfish; ``None``: ``$QSFT_STOCKFISH``, else ``stockfish`` on the PATH, else Debian's.
         engine_timeout: seconds after which an engine that does not answer is given up.
@@ -55,6 +56,7 @@ class Chess(Environment):
     policies: ClassVar[dict[str, str]] = {
         "random": "qsft.envs.chess.policies:RandomPolicy",
         "mixture": "qsft.envs.chess.policies:MixturePolicy",
+        "careless": "qsft.envs.chess.policies:CarelessPlayers",
         "stockfish-1350": "qsft.envs.chess.policies:Stockfish1350",
         "stockfish-1700": "qsft.envs.chess.policies:Stockfish1700",
         "stockfish-2000": "qsft.envs.chess.policies:Stockfish2000",
@@ -81,6 +83,7 @@ class Chess(Environment):
         engine: str | None = None,
         engine_timeout: float = 30.0,
         observation: str = "fen",
+        careless: float = 0.0,
     ) -> None:
         if observation not in OBSERVATIONS:
             raise ConfigError(
@@ -89,7 +92,7 @@ class Chess(Environment):
         if isinstance(max_moves, bool) or not isinstance(max_moves, int) or max_moves < 1:
             raise ConfigError(f"{self.name}: max_moves={max_moves!r} is not an integer of at least 1")
         self.engine_settings = EngineSettings(engine, engine_timeout)
-        self._opponent_options = (opponent, elo, move_seconds, self.engine_settings)
+        self._opponent_options = (opponent, elo, move_seconds, careless, self.engine_settings)
         self._opponent = make_opponent(*self._opponent_options)
         self.repeatable = opponent != "stockfish-elo"
         self.observation = observation

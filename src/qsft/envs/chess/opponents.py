@@ -36,15 +36,34 @@ class Opponent(Protocol):
         """Ends what runs, where nobody else needs it."""
 
 
-def make_opponent(name: str, elo: int | None, seconds: float | None, settings: EngineSettings) -> Opponent:
+def make_opponent(
+    name: str, elo: int | None, seconds: float | None, careless: float, settings: EngineSettings
+) -> Opponent:
     """The opponent of a name in ``OPPONENTS``.
 
     Args:
         elo, seconds: of ``"stockfish-elo"`` only; ``None`` for 1350 and the original's .1.
+        careless: with this probability it plays a uniformly random move instead.
 
     Raises:
         ConfigError: unknown name, a value that is not allowed, or one that this opponent has no use for.
     """
+    opponent = _careful(name, elo, seconds, settings)
+    return Careless(opponent, careless) if check_careless(careless) else opponent
+
+
+def check_careless(careless: object) -> float:
+    """``careless`` itself.
+
+    Raises:
+        ConfigError: not a number from 0 to 1.
+    """
+    if isinstance(careless, bool) or not isinstance(careless, int | float) or not 0 <= careless <= 1:
+        raise ConfigError(f"chess: careless={careless!r} is not a probability; give a number from 0 to 1")
+    return careless
+
+
+def _careful(name: str, elo: int | None, seconds: float | None, settings: EngineSettings) -> Opponent:
     if name == "stockfish-elo":
         if seconds is None:
             seconds = 0.1
@@ -106,6 +125,26 @@ class RandomMover:
 
     def close(self) -> None:
         pass
+
+
+class Careless:
+    """An opponent a share of whose moves are uniformly random ones.
+
+    Args:
+        opponent: who plays the others.
+        share: probability of a random move, 0 to 1.
+    """
+
+    def __init__(self, opponent: Opponent, share: float) -> None:
+        self.opponent = opponent
+        self.share = share
+        self.prepare = opponent.prepare
+        self.close = opponent.close
+
+    def reply(self, board: chess.Board, rng: np.random.Generator) -> str:
+        if rng.random() < self.share:
+            return random_move(board, rng).uci()
+        return self.opponent.reply(board, rng)
 
 
 def random_move(board: chess.Board, rng: np.random.Generator) -> chess.Move:

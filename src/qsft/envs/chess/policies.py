@@ -17,8 +17,8 @@ import numpy as np
 
 from qsft.envs.chess.engine import Candidate, Engine, EngineError
 from qsft.envs.chess.env import Chess
-from qsft.envs.chess.opponents import random_move
-from qsft.envs.chess.skill import LINES, check_elo, pick, search_depth, skill_level
+from qsft.envs.chess.opponents import check_careless, random_move
+from qsft.envs.chess.skill import LINES, LOWEST_ELO, check_elo, pick, search_depth, skill_level
 from qsft.envs.chess.texts import action_text, last_position
 from qsft.errors import ConfigError
 
@@ -125,11 +125,9 @@ class StockfishPolicy(ChessPolicy):
     """
 
     def __init__(self, environment: Chess, elo: int, careless: float = 0.0) -> None:
-        if isinstance(careless, bool) or not isinstance(careless, int | float) or not 0 <= careless <= 1:
-            raise ConfigError(f"chess: careless={careless!r} is not a probability; give a number from 0 to 1")
         super().__init__(environment)
         self.elo = check_elo(elo)
-        self.careless = careless
+        self.careless = check_careless(careless)
         self.name = f"stockfish-{elo}" + (f"-careless-{careless:g}" if careless else "")
 
     def begin(self, rng: np.random.Generator) -> Mover:
@@ -144,10 +142,24 @@ class Stockfish1350(StockfishPolicy):
         careless: as for :class:`StockfishPolicy`.
     """
 
-    ELO: ClassVar[int] = 1350
+    ELO: ClassVar[int] = LOWEST_ELO
 
     def __init__(self, environment: Chess, careless: float = 0.0) -> None:
         super().__init__(environment, self.ELO, careless)
+
+
+class CarelessPlayers(ChessPolicy):
+    """A behaviour policy for careless opponents, whom :class:`MixturePolicy` nearly always beats.
+
+    Each game has a player of its own: Stockfish at its weakest, with a share of random moves drawn evenly from 0 to
+    ``MOST``.
+    """
+
+    name = "careless"
+    MOST: ClassVar[float] = 0.9
+
+    def begin(self, rng: np.random.Generator) -> Mover:
+        return self._limited(LOWEST_ELO, float(rng.uniform(0, self.MOST)), rng)
 
 
 class Stockfish1700(Stockfish1350):
