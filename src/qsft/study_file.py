@@ -13,7 +13,7 @@ from typing import Any
 from qsft.envs.registry import environment_class
 from qsft.errors import ConfigError
 from qsft.policies.decoding import extraction, sampling
-from qsft.policies.load import WITH_Q_HEADS
+from qsft.policies.load import EXTRACTIONS_OF
 from qsft.policies.prompting import KINDS as PROMPTED
 from qsft.pretrain import read_settings
 from qsft.settings_file import read_yaml_file
@@ -22,8 +22,6 @@ from qsft.training.runs import METHODS, STAGES_OF, RunSettings, stage_config, st
 
 #: methods of runs that train nothing
 UNTRAINED = ("scripted", *PROMPTED)
-#: how methods can be decoded; those not named here only as they are, with ``product``
-EXTRACTIONS_OF = {"qsft": ("product", "value", "likelihood"), **dict.fromkeys(WITH_Q_HEADS, ("product", "advantage"))}
 _EPISODES = ("episodes", "seed", "env_options")
 _COLLECTION = ("policy", *_EPISODES)
 _STAGES = ("behaviour", *STAGES_OF)

@@ -21,6 +21,8 @@ from qsft.policies.model import ModelPolicy
 
 #: methods whose policy is a language model with Q heads; the others but ``qsft`` leave an ordinary one
 WITH_Q_HEADS = ("ilql", "cql", "q-transformer", "monte-carlo")
+#: extractions of a method's policy; of those not named here ``product`` alone, which plays the model as it is
+EXTRACTIONS_OF = {"qsft": ("product", "value", "likelihood"), **dict.fromkeys(WITH_Q_HEADS, ("product", "advantage"))}
 
 
 def load_policy(
