@@ -41,12 +41,12 @@ class Chess(Environment):
             seed fixes; ``"random"``, random moves, which needs no engine.
         elo: strength of ``"stockfish-elo"``, 1350 (the default) to 2850.
         move_seconds: thinking time of ``"stockfish-elo"``; the default is the original's, .1.
-        careless: share of the opponent's moves that are uniformly random ones instead, 0 to 1.
         max_moves: agent turns that do not end the game.
         engine: path of Stockfish; ``None``: ``$QSFT_STOCKFISH``, else ``stockfish`` on the PATH, else Debian's.
         engine_timeout: seconds after which an engine that does not answer is given up.
         observation: ``"fen"``, the original's; ``"pieces"``: in place of the FEN's board a list of pieces, ``"Ke2 Qc6
             kg3"``, which small models read more easily.
+        careless: share of the opponent's moves that are uniformly random ones instead, 0 to 1.
 
     Raises:
         ConfigError: a value that is not allowed. A missing engine is an error of ``reset``, where it is needed first.

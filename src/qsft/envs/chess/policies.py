@@ -142,24 +142,10 @@ class Stockfish1350(StockfishPolicy):
         careless: as for :class:`StockfishPolicy`.
     """
 
-    ELO: ClassVar[int] = LOWEST_ELO
+    ELO: ClassVar[int] = 1350
 
     def __init__(self, environment: Chess, careless: float = 0.0) -> None:
         super().__init__(environment, self.ELO, careless)
-
-
-class CarelessPlayers(ChessPolicy):
-    """A behaviour policy for careless opponents, whom :class:`MixturePolicy` nearly always beats.
-
-    Each game has a player of its own: Stockfish at its weakest, with a share of random moves drawn evenly from 0 to
-    ``MOST``.
-    """
-
-    name = "careless"
-    MOST: ClassVar[float] = 0.9
-
-    def begin(self, rng: np.random.Generator) -> Mover:
-        return self._limited(LOWEST_ELO, float(rng.uniform(0, self.MOST)), rng)
 
 
 class Stockfish1700(Stockfish1350):
@@ -222,3 +208,17 @@ class MixturePolicy(ChessPolicy):
     def begin(self, rng: np.random.Generator) -> Mover:
         part = self._parts[int(rng.choice(len(self._parts), p=self._probabilities))]
         return self._limited(part.elo, part.careless, rng)
+
+
+class CarelessPlayers(ChessPolicy):
+    """A behaviour policy for careless opponents, whom :class:`MixturePolicy` nearly always beats.
+
+    Each game has a player of its own: Stockfish at its weakest, with a share of random moves drawn evenly from 0 to
+    ``MOST``.
+    """
+
+    name = "careless"
+    MOST: ClassVar[float] = 0.9
+
+    def begin(self, rng: np.random.Generator) -> Mover:
+        return self._limited(LOWEST_ELO, float(rng.uniform(0, self.MOST)), rng)
