@@ -8,10 +8,22 @@ import torch
 
 from qsft.data import TrajectoryTokenizer
 from qsft.errors import DataError
-from qsft.models import Extraction
+from qsft.models import Extraction, QSFTPolicyModel
 from qsft.policies.legal import LegalReplies
+from qsft.policies.model import ModelPolicy
 from tests.models import tiny
-from tests.policies.test_model_policy import EXTRACTIONS, HISTORIES, definition, history, ids_of, models, play, text_of
+from tests.policies.test_model_policy import (
+    DUMMY,
+    EXTRACTIONS,
+    HISTORIES,
+    RANGE,
+    definition,
+    history,
+    ids_of,
+    models,
+    play,
+    text_of,
+)
 
 __all__ = ["models"]
 #: legal replies by the turns so far: some begin alike, one begins another, a single one
@@ -110,6 +122,25 @@ def test_shown_probabilities_are_those_of_legal_play(models, temperature):
 def test_a_legal_reply_may_be_longer_than_those_of_the_data(models):
     long = "a b c d e f g h\n"
     assert play(models, count=3, legal_actions=lambda _: [long]).act(HISTORIES) == [long] * len(HISTORIES)
+
+
+def test_a_longer_legal_reply_finds_room_after_a_long_history_and_leaves_the_next_as_it_was(models):
+    model = QSFTPolicyModel.combine(*models, dummy_token_id=DUMMY, return_range=RANGE)
+    reply = {21: "a b c d e f g h " * 2 + "a b\n", 1: "e f\n"}
+    policy = ModelPolicy(
+        model,
+        TrajectoryTokenizer(tiny.tokenizer(), max_length=64),
+        "tiny",
+        0.0,
+        8,
+        legal_actions=lambda past: [reply[len(past.turns)]],
+    )
+    long, short = history(*["a b c d\n", "e f g\n"] * 10, "h\n"), HISTORIES[0]
+    values = [policy.q_values(past, [reply[len(past.turns)]])[0].q for past in (long, short)]
+    assert policy.act([long, short]) == [reply[21], reply[1]]
+    assert policy.act([long]) == [reply[21]]
+    assert [policy.q_values(past, [reply[len(past.turns)]])[0].q for past in (long, short)] == values
+    assert policy.state_values([long]) == ModelPolicy(model, policy.tokenizer, "free", 0.0, 8).state_values([long])
 
 
 def test_where_nothing_is_legal_the_history_is_named(models):

@@ -166,10 +166,11 @@ class ModelPolicy:
         if not histories:
             return []
         legal = self._legal_replies(histories)
-        prompts = [self._prompt(history) for history in histories]
-        room = min(self._room(prompt) for prompt in prompts)
+        longest = [self._longest(replies) for replies in legal] or [self.max_new_tokens] * len(histories)
+        prompts = [self._prompt(history, tokens) for history, tokens in zip(histories, longest, strict=True)]
+        room = min(self._room(prompt, max(longest)) for prompt in prompts)
         # beams can repeat the images of one row alone; and who has less room must not shorten others' replies
-        alone = (self.beams > 1 and any(prompt.images for prompt in prompts)) or room < self.max_new_tokens
+        alone = (self.beams > 1 and any(prompt.images for prompt in prompts)) or room < max(longest)
         if alone and len(prompts) > 1:
             return [self.act([history])[0] for history in histories]
         seen = self.tokenizer.images
@@ -230,7 +231,8 @@ class ModelPolicy:
         Raises:
             ConfigError: the behaviour model is not loaded.
         """
-        prompt, legal = self._prompt(history), self._legal_replies([history])
+        legal = self._legal_replies([history])
+        prompt = self._prompt(history, *map(self._longest, legal))
         if candidates is None:
             return self._plausible(self._read(prompt, history, legal), 0, support)
         return [self._reply_value(history, prompt, legal, reply, support) for reply in candidates]
@@ -305,23 +307,25 @@ class ModelPolicy:
         rules = self.legal_actions
         if rules is None:
             return []
-        legal = [LegalReplies(self.tokenizer, history, rules(history), self._reply_ids) for history in histories]
-        # one may be longer than all of the data's
-        self.max_new_tokens = max(self.max_new_tokens, *(replies.longest for replies in legal))
-        return legal
+        return [LegalReplies(self.tokenizer, history, rules(history), self._reply_ids) for history in histories]
+
+    def _longest(self, legal: LegalReplies) -> int:
+        """Tokens of the longest reply: a legal one may be longer than all of the data's."""
+        return max(self.max_new_tokens, legal.longest)
 
     def _only(self, legal: list[LegalReplies], width: int) -> Callable[[int, Tensor], list[int]]:
         """What ``generate`` asks which tokens may follow; ``width``: of the prompts."""
         after = [self.tokenizer.end_of_turn_ids[0]]  # whole replies are asked for too, until the batch is through
         return lambda row, ids: legal[row].following(ids[width:].tolist()) or after
 
-    def _prompt(self, history: Trajectory) -> Prompt:
-        return self.tokenizer.read(history, self.max_new_tokens, self.target_return)
+    def _prompt(self, history: Trajectory, longest: int | None = None) -> Prompt:
+        """The history, cut where a reply of ``longest`` tokens would not fit; ``None``: as long as the data's longest."""
+        return self.tokenizer.read(history, longest or self.max_new_tokens, self.target_return)
 
-    def _room(self, prompt: Prompt) -> int:
-        """Tokens that a reply may have: the longest of the data's, or what the prompt leaves."""
+    def _room(self, prompt: Prompt, longest: int) -> int:
+        """Tokens that a reply may have: ``longest``, or what the prompt leaves."""
         most = self.tokenizer.max_length
-        return self.max_new_tokens if most is None else min(self.max_new_tokens, most - len(prompt.input_ids))
+        return longest if most is None else min(longest, most - len(prompt.input_ids))
 
     @property
     def _unsayable(self) -> list[int]:
