@@ -38,6 +38,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "return-conditioned": ("return-conditioned", {}),
     "qsft": ("qsft", {}),
     "qsft, Monte-Carlo": ("qsft", {"backup": "monte-carlo"}),
+    "qsft, balanced, Monte-Carlo": ("qsft", {"form": "balanced", "backup": "monte-carlo"}),
     "monte-carlo": ("monte-carlo", {}),
     "ilql": ("ilql", {}),
     "cql": ("cql", {}),
@@ -71,9 +72,10 @@ class Step:
 
         from qsft.models.scratch import model_from_config, word_level_tokenizer
         from qsft.models.support import SupportRule, compute_support, with_support
+        from qsft.training.callbacks import FollowModel
         from qsft.training.config import QSFTConfig, SFTConfig
         from qsft.training.critic_trainers import CRITICS
-        from qsft.training.trainer import FollowModel, QSFTTrainer, SFTTrainer
+        from qsft.training.trainer import QSFTTrainer, SFTTrainer
 
         method, settings = ROWS[row]
         tokenizer = word_level_tokenizer([f"w{i}" for i in range(vocabulary - 4)])

@@ -11,9 +11,10 @@ from qsft.data import TrajectoryCollator
 from qsft.errors import ConfigError
 from qsft.models import SupportRule, compute_support, with_support
 from qsft.training import QSFTConfig, QSFTTrainer, SFTConfig, SFTTrainer
+from qsft.training.callbacks import JSONLinesLog
+from qsft.training.checkpoints import last_checkpoint
 from qsft.training.critic_config import ILQLConfig
 from qsft.training.critic_trainers import CRITICS
-from qsft.training.trainer import JSONLinesLog, last_checkpoint
 from tests.models import tiny
 from tests.training import naive
 

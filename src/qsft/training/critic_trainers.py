@@ -15,6 +15,7 @@ from qsft.data.images import image_inputs
 from qsft.models.extraction import Extraction
 from qsft.models.states import output_head
 from qsft.models.value_model import ValueModel
+from qsft.training.callbacks import FollowModel
 from qsft.training.config import SFTConfig
 from qsft.training.critic_config import (
     ArcherConfig,
@@ -34,7 +35,7 @@ from qsft.training.critic_losses import (
     MonteCarloLoss,
     QTransformerLoss,
 )
-from qsft.training.trainer import FollowModel, SFTTrainer
+from qsft.training.trainer import SFTTrainer
 
 
 class CriticTrainer(SFTTrainer):

@@ -30,12 +30,14 @@ from qsft.models.scratch import load_or_make_model
 from qsft.models.states import max_positions, output_head, pick_dummy_token
 from qsft.models.support import SupportRule, compute_support, with_support
 from qsft.objectives import stake
+from qsft.training.callbacks import JSONLinesLog
+from qsft.training.checkpoints import last_checkpoint
 from qsft.training.config import QSFTConfig, SFTConfig, check_numbers, reads_support
 from qsft.training.critic_config import CriticConfig
 from qsft.training.critic_trainers import CRITICS
 from qsft.training.disk import whole_folder
 from qsft.training.progress import StageProgress
-from qsft.training.trainer import JSONLinesLog, QSFTTrainer, SFTTrainer, last_checkpoint
+from qsft.training.trainer import QSFTTrainer, SFTTrainer
 
 if TYPE_CHECKING:
     from qsft.training.runs import RunSettings

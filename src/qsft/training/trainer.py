@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -15,22 +14,22 @@ import datasets
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from qsft.data.batch import TrajectoryCollator, pad_token
 from qsft.data.images import image_inputs, tokenizer_of
-from qsft.data.text_files import write_text
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.mean_start import start_at_mean
 from qsft.models.states import check_head, output_head, pick_dummy_token, unwrap_adapters
 from qsft.models.support import SUPPORT_COLUMNS
 from qsft.models.target import TargetNetwork, make_target
+from qsft.training.callbacks import FollowModel
+from qsft.training.checkpoints import COMPLETE, load_weights
 from qsft.training.config import QSFTConfig, SFTConfig, reads_support
 from qsft.training.losses import QLoss, QLossSettings, SupervisedLoss
 from qsft.training.muon import MuonWithAdamW
 
-COMPLETE = "complete"
 TARGET_FILE = "target.safetensors"
 #: more clipped targets than this share are worth a warning
 CLIPPED_SHARE = 0.05
@@ -351,66 +350,3 @@ class QSFTTrainer(SFTTrainer):
             raise CheckpointError(
                 f"{path}: the target network cannot be read ({str(error).splitlines()[0]}); delete the checkpoint."
             ) from error
-
-
-class FollowModel(TrainerCallback):
-    """Moves the target after every optimiser step."""
-
-    def __init__(self, trainer: SFTTrainer) -> None:
-        self.trainer = trainer
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        loss: Any = self.trainer.loss_module
-        loss.update_target(args.target_rate)
-
-
-class JSONLinesLog(TrainerCallback):
-    """Every log line of a stage as one JSON object a line, in a file that needs nothing to read.
-
-    On resume, lines past the checkpoint are dropped, so that a step never stands twice. The summary that
-    ``transformers`` logs at the end is left out: it covers the last sitting alone.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        kept = []
-        if self.path.exists() and state.global_step > 0:
-            # a line without its end was cut off by a kill
-            lines = [line for line in self.path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-        write_text(self.path, "".join(kept))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if logs and "train_loss" not in logs and state.is_world_process_zero:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-
-
-def last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
-    """The newest complete checkpoint in a folder; incomplete ones (a kill while saving) are deleted."""
-    root = Path(folder)
-    found = sorted(root.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
-    for path in found:
-        if not (path / COMPLETE).exists():
-            shutil.rmtree(path)
-    complete = [path for path in found if path.exists()]
-    return complete[-1] if complete else None
-
-
-@torch.no_grad()
-def load_weights(model: Any, folder: Path) -> None:
-    """Put a saved checkpoint's weights into a model of the same architecture (an adapter's into a PEFT model)."""
-    if hasattr(model, "peft_config"):
-        from peft import load_peft_weights, set_peft_model_state_dict
-
-    try:
-        if hasattr(model, "peft_config"):
-            set_peft_model_state_dict(model, load_peft_weights(str(folder)), adapter_name="default")
-        else:
-            model.load_state_dict(type(model).from_pretrained(folder, dtype=model.dtype).state_dict())
-    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{folder}: the checkpoint cannot be read: {str(error).splitlines()[0]}") from error
