@@ -79,7 +79,7 @@ def _episode(arguments: argparse.Namespace) -> tuple[Any, Path, str]:
 
 def _turn_values(run: str, trajectory: Any, folder: Path, where: str) -> list[Any]:
     """What a run expects at each turn, with the discount and the backup that it was trained with."""
-    from qsft.data.images import with_paths
+    from qsft.data.pictures import with_paths
     from qsft.evaluation.values_over_time import turn_values
     from qsft.policies.load import WITH_Q_HEADS, load_policy, read_run
 

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from qsft.data.files import load_trajectories, write_trajectories
-from qsft.data.images import picture_folder, save_pictures
+from qsft.data.pictures import picture_folder, save_pictures
 from qsft.envs import make
 from qsft.errors import ConfigError
 from qsft.models.scratch import bpe_tokenizer

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from qsft.data import Trajectory, Turn, write_trajectories
-from qsft.data.images import picture_folder, png, save_pictures
+from qsft.data.pictures import picture_folder, png, save_pictures
 from qsft.envs import make
 from qsft.errors import ConfigError
 from qsft.evaluation import rollout

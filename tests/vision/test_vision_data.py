@@ -14,7 +14,7 @@ from PIL import Image
 
 from qsft.data import Trajectory, TrajectoryCollator, TrajectoryTokenizer, Turn, summarise, tokenize_file
 from qsft.data.dataset import FEATURES
-from qsft.data.images import open_image, png
+from qsft.data.pictures import png, read_picture
 from qsft.errors import ConfigError, DataError
 from tests.models import tiny
 from tests.vision import families
@@ -266,7 +266,7 @@ class TestPlay:
     def test_pictures_in_memory_are_read_like_files(self, tokenizers, tmp_path):
         pixels = families.picture(3, 9, 7)
         path = families.save(tmp_path, "a.png", 3, 9, 7)
-        assert np.array_equal(np.asarray(open_image(png(pixels))), pixels)
+        assert np.array_equal(np.asarray(read_picture(png(pixels))), pixels)
         tokenizer = tokenizers["idefics3"]
         made = []
         for image in (path, png(pixels)):

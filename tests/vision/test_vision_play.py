@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from qsft.data import TrajectoryTokenizer, load_trajectories
-from qsft.data.images import open_image
+from qsft.data.pictures import read_picture
 from qsft.envs import collect_to_file, make
 from qsft.envs.base import Environment
 from qsft.envs.collect import Collection
@@ -65,7 +65,7 @@ class Looker:
         pass
 
     def act(self, histories):
-        levels = [int(np.asarray(open_image(history.turns[-1].images[0]))[-1, -1, 0]) for history in histories]
+        levels = [int(np.asarray(read_picture(history.turns[-1].images[0]))[-1, -1, 0]) for history in histories]
         spoken = [sum(1 for _ in history.agent_turns) for history in histories]
         return [str(level if turns else (level + 1) % 256) for level, turns in zip(levels, spoken, strict=True)]
 
@@ -82,7 +82,7 @@ class TestRollouts:
         for number, turn in enumerate(turn for turn in game.turns if not turn.is_agent):
             expected = np.full((4, 6, 3), level, np.uint8)
             expected[number] = 0
-            assert np.array_equal(np.asarray(open_image(turn.images[0])), expected)
+            assert np.array_equal(np.asarray(read_picture(turn.images[0])), expected)
 
     @pytest.mark.parametrize(("kind", "images"), [("image", 1), ("two", 2)])
     def test_pictures_alone(self, kind, images):

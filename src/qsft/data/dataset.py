@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from qsft.data.columns import TokenColumns
 from qsft.data.files import PathLike, RowFile, replacing
-from qsft.data.images import with_paths
+from qsft.data.pictures import with_paths
 from qsft.data.progress import RowProgress
 from qsft.data.rows import trajectory_from_row
 from qsft.data.tokenize import TrajectoryTokenizer

@@ -6,13 +6,12 @@ import os
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qsft.data.images import open_image, picture_folder
-from qsft.errors import ConfigError, DataError
+from qsft.data.pictures import picture_folder, pillow, read_picture
+from qsft.errors import DataError
 
 
 class ImageFolder:
@@ -57,7 +56,7 @@ class ImageFolder:
             raise DataError(f"{self.folder}: exists already; delete it or choose another file")
         self._begun = True
         path = self._gathered / name
-        image = _pillow().fromarray(picture.squeeze(2) if picture.shape[2:] == (1,) else picture)
+        image = pillow().fromarray(picture.squeeze(2) if picture.shape[2:] == (1,) else picture)
         if self._size is not None:
             image = image.resize((self._size, self._size))
         try:
@@ -91,17 +90,6 @@ def read_image(folder: Path, image: str | bytes, where: str) -> NDArray[np.uint8
         ConfigError: Pillow is not installed.
     """
     try:
-        return np.asarray(open_image(image if isinstance(image, bytes) else str(folder / image)).convert("RGB"))
-    except OSError as error:
-        named = "a picture" if isinstance(image, bytes) else folder / image
-        raise DataError(f"{where}: {named} cannot be read as an image ({error}); make it again") from error
+        return np.asarray(read_picture(image if isinstance(image, bytes) else str(folder / image)))
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ConfigError(f"pictures need Pillow ({error}); install it: pip install pillow") from error
-    return Image

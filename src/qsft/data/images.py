@@ -8,17 +8,16 @@ the headers of its images, and pixels are read when a batch is made.
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qsft.data.codec import Codec, Segment
-from qsft.data.trajectory import Trajectory, Turn
+from qsft.data.pictures import picture_size, pillow, read_picture
+from qsft.data.trajectory import Turn
 from qsft.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -103,12 +102,11 @@ class ImageInputs:
         for number, turn in enumerate(turns, 1):
             for image in turn.images:
                 try:
-                    opened = open_image(image)
                     if check:
-                        opened.load()
-                except (DataError, OSError) as error:
-                    raise DataError(f"turn {number}: {_damaged(image, error)}") from None
-                sizes.append((opened.height, opened.width))
+                        read_picture(image)
+                    sizes.append(picture_size(image))
+                except DataError as error:
+                    raise DataError(f"turn {number}: {error}") from None
         shown = sum(len(self._pattern.findall(segment.text)) for segment in segments)
         if shown != len(sizes):
             raise DataError(
@@ -157,12 +155,7 @@ class ImageInputs:
 
         found: dict[str, torch.Tensor] = {}
         if images:
-            pictures = []
-            for image in images:
-                try:
-                    pictures.append(open_image(image).convert("RGB"))
-                except (DataError, OSError) as error:
-                    raise DataError(_damaged(image, error)) from None
+            pictures = [read_picture(image) for image in images]
             expected = sum(self._expansion((picture.height, picture.width))[1] for picture in pictures)
             if np.isin(ids, self.token_ids).sum() != expected:
                 raise DataError(
@@ -194,7 +187,7 @@ class ImageInputs:
     def places(self, ids: Sequence[int], images: Sequence[str | bytes]) -> list[tuple[int, int]]:
         """Where each image's tokens begin and end in the ids of a text: ``(first, end)``, what is between included."""
         found = np.flatnonzero(np.isin(np.asarray(ids), self.token_ids))
-        counts = [self._expansion((image.height, image.width))[1] for image in map(open_image, images)]
+        counts = [self._expansion(picture_size(image))[1] for image in images]
         bounds = itertools.pairwise(itertools.accumulate(counts, initial=0))
         return [(int(found[first]), int(found[end - 1]) + 1) for first, end in bounds]
 
@@ -207,7 +200,7 @@ class ImageInputs:
 
         The tokens of one image are what a text of two images has more than a text of one.
         """
-        image = _pillow().new("RGB", (size[1], size[0]), (127, 127, 127))
+        image = pillow().new("RGB", (size[1], size[0]), (127, 127, 127))
         one, two = (self._call([image] * count) for count in (1, 2))
         first, second = list(one["input_ids"][0]), list(two["input_ids"][0])
         length = len(second) - len(first)
@@ -241,102 +234,9 @@ def image_inputs(processor: Any) -> ImageInputs | None:
     return None if tokenizer_of(processor) is processor else ImageInputs(processor)
 
 
-def open_image(image: str | bytes) -> Image:
-    """An image that reads its pixels when they are asked for.
-
-    Args:
-        image: path of a file, or the content of one.
-
-    Raises:
-        DataError: there is no such file.
-        OSError: it is no image, or damaged (also when the pixels are read).
-        ConfigError: Pillow is not installed.
-    """
-    pillow = _pillow()
-    if isinstance(image, str) and not Path(image).is_file():
-        raise DataError(f"image {image}: no such file; paths are relative to the file of trajectories")
-    try:
-        return pillow.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-    except (SyntaxError, ValueError, pillow.DecompressionBombError) as error:  # What some formats raise.
-        raise OSError(str(error)) from error
-
-
-def png(picture: np.ndarray) -> bytes:
-    """A picture ``[height, width, 3]`` uint8 as the content of a PNG file: without loss, the same for the same pixels."""
-    file = io.BytesIO()
-    _pillow().fromarray(np.ascontiguousarray(picture)).save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
-def picture_folder(data_file: Path) -> Path:
-    """Where the pictures of a file of trajectories are written: ``NAME-images`` beside it."""
-    return data_file.with_name(f"{data_file.stem}-images")
-
-
-def save_pictures(trajectory: Trajectory, folder: Path) -> Trajectory:
-    """Writes the pictures that a played episode holds in memory, as ``EPISODE-TURN-NUMBER.png``.
-
-    Args:
-        trajectory: with its number in ``metadata["episode"]``.
-        folder: of :func:`picture_folder`; made if there is none.
-
-    Returns:
-        the trajectory with their paths, relative to the folder of the file of trajectories.
-
-    Raises:
-        DataError: they cannot be written.
-    """
-    turns = []
-    for number, turn in enumerate(trajectory.turns, 1):
-        images: list[str | bytes] = []
-        for k, image in enumerate(turn.images, 1):
-            if isinstance(image, bytes):
-                path = folder / f"{trajectory.metadata['episode']:07d}-{number:03d}-{k}.png"
-                try:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(image)
-                except OSError as error:
-                    raise DataError(f"{path}: cannot be written ({error.strerror}); free some space") from None
-                image = f"{folder.name}/{path.name}"
-            images.append(image)
-        turns.append(dataclasses.replace(turn, images=tuple(images)) if images else turn)
-    return Trajectory(turns, trajectory.ended, trajectory.metadata)
-
-
-def with_paths(trajectory: Trajectory, folder: Path) -> Trajectory:
-    """The trajectory with the paths of its images resolved, which are relative to ``folder``."""
-    if not any(turn.images for turn in trajectory.turns):
-        return trajectory
-    turns = [
-        dataclasses.replace(
-            turn,
-            images=tuple(str((folder / image).resolve()) if isinstance(image, str) else image for image in turn.images),
-        )
-        if turn.images
-        else turn
-        for turn in trajectory.turns
-    ]
-    return Trajectory(turns, trajectory.ended, trajectory.metadata)
-
-
-def _damaged(image: str | bytes, error: Exception) -> str:
-    if isinstance(error, DataError):
-        return str(error)
-    name = "a picture in memory" if isinstance(image, bytes) else f"image {image}"
-    return f"{name}: cannot be read ({' '.join(str(error).split())}); mend or drop it"
-
-
 def _image_token_ids(processor: Any) -> list[int]:
     """Ids of the tokens that a model replaces by image features."""
     ids = getattr(processor, "image_token_ids", None) or [getattr(processor, "image_token_id", None)]
     if None in ids:
         raise ConfigError(f"{type(processor).__name__} has no image_token_id, the token that image features replace")
     return [int(token) for token in ids]
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ConfigError(f"images need Pillow ({error}); install it: pip install 'qsft[vision]'") from error
-    return Image

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qsft.data.files import PathLike, RowFile
-from qsft.data.images import with_paths
+from qsft.data.pictures import with_paths
 from qsft.data.progress import RowProgress
 from qsft.data.rows import trajectory_from_row
 from qsft.data.trajectory import Trajectory

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsft.data.images import picture_folder, save_pictures
+from qsft.data.pictures import picture_folder, save_pictures
 from qsft.data.progress import RowProgress
 from qsft.data.rows import trajectory_to_row
 from qsft.data.trajectory import Trajectory
@@ -128,7 +128,7 @@ def collect_to_file(
     They are gathered in ``NAME.partial.jsonl`` beside the file, which takes the file's name at the end. When it is
     there already, an interrupted collection is continued: the file comes out the same to the byte, unless the environment
     does not repeat itself (a player limited by time). Pictures are written to the folder ``NAME-images`` beside it
-    (:func:`qsft.data.images.save_pictures`).
+    (:func:`qsft.data.pictures.save_pictures`).
 
     Args:
         out: a ``.jsonl`` or ``.parquet`` file that does not exist yet.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsft.data.images import picture_folder, save_pictures
+from qsft.data.pictures import picture_folder, save_pictures
 from qsft.data.progress import RowProgress
 from qsft.envs.collect import source_of
 from qsft.envs.registry import environment_class, make

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
-from qsft.data.images import png
+from qsft.data.pictures import png
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.envs.base import EpisodeError
 from qsft.errors import ConfigError

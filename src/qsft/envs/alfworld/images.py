@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import gymnasium
 import numpy as np
 
-from qsft.data.images import png
+from qsft.data.pictures import png
 from qsft.data.thoughts import split_thought
 from qsft.data.trajectory import Trajectory, Turn
 from qsft.envs.alfworld.env import ALFWorld

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qsft.data.images import png
+from qsft.data.pictures import png
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.data.vector_metadata import describe
 from qsft.envs.manipulation.env import Manipulation
