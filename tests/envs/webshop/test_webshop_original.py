@@ -11,7 +11,8 @@ import pytest
 
 from qsft.envs import make
 from qsft.envs.rollout import rollout
-from qsft.envs.webshop.original import OriginalCatalogue, human_trajectories, spacy_nouns
+from qsft.envs.webshop.human import human_trajectories
+from qsft.envs.webshop.original import OriginalCatalogue, spacy_nouns
 from qsft.errors import ConfigError, DataError
 
 
@@ -260,12 +261,32 @@ def test_what_a_catalogue_does_not_hold(folder: Path) -> None:
         ([], "line 1: field 'states' is missing"),
         ({"states": STATES, "actions": []}, "line 1: 6 states for 0 actions"),
         ({"states": STATES[:2], "actions": ACTIONS}, "line 1: 2 states for 6 actions"),
+        ({"states": [*STATES[:-1], None], "actions": ACTIONS}, "line 1: field 'states': None is no text"),
+        ({"states": STATES, "actions": [*ACTIONS[:-1], 5]}, "line 1: field 'actions': 5 is no text"),
+        ("[" * 100_000, "line 1: not JSON"),
+        ({"states": [STATES[0].replace("30.00", "."), *STATES[1:]], "actions": ACTIONS}, None),
     ],
 )
-def test_bad_lines(folder: Path, row: Any, message: str) -> None:
+def test_bad_lines(folder: Path, row: Any, message: str | None) -> None:
+    if message is None:  # no limit that could be read is none
+        (episode,) = human_trajectories(lines(folder, "", row, " "), OriginalCatalogue(folder, False, nouns))
+        assert episode.total_return == 1.0
+        return
     with pytest.raises(DataError, match=message) as caught:
         list(human_trajectories(lines(folder, row), OriginalCatalogue(folder, False, nouns)))
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_trajectories_that_cannot_be_read(folder: Path) -> None:
+    catalogue = OriginalCatalogue(folder, False, nouns)
+    (folder / "latin.jsonl").write_bytes(b'{"states": ["\xe9"]}\n')
+    for name, message in (
+        ("none.jsonl", r"none\.jsonl: cannot be read \(No such file or directory\); give the original's il_trajs"),
+        ("", r"cannot be read \(Is a directory\)"),
+        ("latin.jsonl", r"latin\.jsonl: after line 0: not UTF-8"),
+    ):
+        with pytest.raises(DataError, match=message):
+            list(human_trajectories(folder / name, catalogue))
 
 
 @pytest.mark.parametrize(
@@ -287,7 +308,36 @@ def test_bad_lines(folder: Path, row: Any, message: str) -> None:
         ("items_shuffle_1000.json", [product("B000000000", customization_options={"a": 3})], "option a: 3 is no list"),
         ("items_ins_v2_1000.json", {"B000000000": {"attributes": 3}}, "B000000000: field 'attributes'"),
         ("reviews.json", [{"average_rating": 3}], "row 0: field 'asin' is missing"),
-        ("reviews.json", [{"asin": "B000000000", "reviews": ["good"]}], "review 'good' is no object"),
+        (
+            "reviews.json",
+            [{"asin": "B000000000", "reviews": ["good"]}],
+            r"reviews\.json: B000000000: review 0: 'good' is no object",
+        ),
+        (
+            "reviews.json",
+            [{"asin": "B000000000", "reviews": [{"score": [5]}]}],
+            r"B000000000: review 0: score \[5\] is neither number nor text",
+        ),
+        ("reviews.json", [{"asin": "B000000000", "reviews": [{"title": 5}]}], "review 0: field 'title' is missing or"),
+        ("items_ins_v2_1000.json", {"B000000000": None}, r"items_ins_v2_1000\.json: B000000000: None is no object"),
+        ("items_ins_v2_1000.json", {"B000000000": {"attributes": [5]}}, "B000000000: field 'attributes': 5 is no text"),
+        (
+            "items_shuffle_1000.json",
+            [product("B000000000", small_description=[5])],
+            "'small_description': 5 is no text",
+        ),
+        ("items_human_ins.json", {"B000000000": None}, r"items_human_ins\.json: B000000000: None is no list"),
+        ("items_human_ins.json", {}, r"items_human_ins\.json: holds no goal for the products of .*items_shuffle_1000"),
+        (
+            "items_human_ins.json",
+            {"B000000000": [{"instruction_attributes": [None]}]},
+            r"items_human_ins\.json: goal for B000000000: field 'instruction_attributes': None is no text",
+        ),
+        (
+            "items_human_ins.json",
+            {"B000000000": [{"instruction": "x", "instruction_attributes": ["a"], "instruction_options": [5]}]},
+            "goal for B000000000: field 'instruction_options': 5 is no text",
+        ),
         ("items_ins_v2_1000.json", [], "must be a JSON object"),
         ("items_human_ins.json", {"B000000000": [{}]}, "goal for B000000000: field 'instruction_attributes'"),
     ],

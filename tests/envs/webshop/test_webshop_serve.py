@@ -21,6 +21,7 @@ import pytest
 
 from qsft.data.files import load_trajectories
 from qsft.envs.collect import collect
+from qsft.envs.webshop.env import WebShop
 from qsft.envs.webshop.serve import ShopServer, main
 from qsft.errors import DataError
 from tests.envs.webshop.shops import hand_made_shop
@@ -186,16 +187,66 @@ def test_episodes_of_another_shop_are_refused() -> None:
         ShopServer(("127.0.0.1", 0), OPTIONS, [game])
 
 
+@pytest.mark.parametrize("other", [{"catalogue_seed": 1}, {"products": 3000}, {"observation": "words"}])
+def test_episodes_are_not_replayed_on_pages_that_they_never_saw(other: dict) -> None:
+    (game,) = collect("webshop", "first-item", 1, 0, {**OPTIONS, **other})
+    with pytest.raises(
+        DataError, match=r"episode 0: page \d+ is another than this shop's for goal .* --catalogue-seed"
+    ):
+        ShopServer(("127.0.0.1", 0), OPTIONS, [game])
+    ShopServer(("127.0.0.1", 0), {**OPTIONS, **other}, [game]).server_close()
+
+
+def test_a_person_s_visit_is_written_as_an_agent_s_of_the_mode(tmp_path: Path) -> None:
+    options = {**OPTIONS, "observation": "words"}
+    server = ShopServer(("127.0.0.1", 0), options, out=tmp_path / "people.jsonl")
+    for address in running(server):
+        page, visit = post(f"{address}/start", goal="3")
+        page, _ = post(visit, query="red Wallet, small")
+        asin = page.split('value="click[b0')[1].split("]")[0]
+        post(visit, action=f"click[b0{asin}]")
+        post(visit, action="click[buy now]")
+    (episode,) = load_trajectories(tmp_path / "people.jsonl")
+    said = [turn.text for turn in episode.agent_turns]
+    assert said == ["search[ red wallet , small ]\n", "click[ item 1 ]\n", "click[ buy now ]\n"]
+    env = WebShop(**options)
+    seen = [env.reset(options={"goal": 3})[0], *(env.step(text)[0] for text in said)]
+    assert [turn.text for turn in episode.turns if not turn.is_agent] == seen
+
+
+def test_a_visit_that_cannot_be_saved_says_so_to_the_person(by_hand: str, out: Path) -> None:
+    _, visit = post(f"{by_hand}/start")
+    post(visit, query="purple")
+    post(visit, action="click[b000000000]")
+    out.unlink()
+    out.mkdir()
+    page, _ = post(visit, action="click[buy now]")
+    assert "This visit was not saved: " in page and 'id="score"' in page
+    assert "This visit was not saved: " in get(visit)
+
+
+def test_what_is_too_long_is_answered(by_hand: str) -> None:
+    _, visit = post(f"{by_hand}/start")
+    assert 'maxlength="1000"' in get(visit)
+    for size in (30_000, 3_000_000):
+        with pytest.raises(urllib.error.HTTPError, match="413"):
+            post(visit, query="x" * size)
+    assert "Instruction" in post(visit, query="\N{SNOWMAN}" * 1000)[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--port", "99999"], "--port 99999: must be from 0 (a free one) to 65535"),
+        (["--host", "nosuchhost.invalid", "--products", "2000"], "--host nosuchhost.invalid --port 0: "),
+        (["--index", "/proc/x", "--products", "2000"], "/proc/x: no search index can be kept there"),
         (["--out", "people.txt"], "must end in .jsonl"),
         (["--products", "5"], "products=5"),
         (["--replay", "nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
 def test_bad_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*arguments, "--port", "0"]) == 2
+    assert main(["--port", "0", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("qsft: ") and error.count("\n") == 1
 

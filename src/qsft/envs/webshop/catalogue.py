@@ -163,7 +163,7 @@ class GeneratedCatalogue:
             options=_options(kind, pick),
             price=price,
             price_text=price_text,
-            rating=f"{sum(review.score for review in reviews) / len(reviews):.1f}" if reviews else "N.A.",
+            rating=f"{sum(float(review.score) for review in reviews) / len(reviews):.1f}" if reviews else "N.A.",
             reviews=reviews,
         )
 

@@ -6,6 +6,7 @@ import os
 import string
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
@@ -98,7 +99,7 @@ class WebShop(Environment):
         if data is None:
             self.shop = _generated_shop(products, catalogue_seed, synthetic, folder)
         else:
-            self.shop = _original_shop(os.fspath(data), synthetic, tagger, folder)
+            self.shop = _original_shop(os.fspath(data), synthetic, tagger, folder, _stamp(Path(data)))
         self._generated = data is None
         first, end = SPLITS[split]
         self._goals = range(self.shop.catalogue.goals)[first:end]
@@ -195,10 +196,21 @@ def _generated_shop(products: int, seed: int, synthetic: bool, index: str | None
     return Shop(catalogue, SearchEngine(catalogue, index))
 
 
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of each file: what tells a changed folder."""
+    files = sorted(folder.glob("*.json"))
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
 @lru_cache(maxsize=2)
 def _original_shop(
-    folder: str, synthetic: bool, tagger: str | Callable[[str], Sequence[str]], index: str | None
+    folder: str,
+    synthetic: bool,
+    tagger: str | Callable[[str], Sequence[str]],
+    index: str | None,
+    stamp: tuple[tuple[str, int, int], ...],
 ) -> Shop:
+    """Read once as long as its files stay as they are (``stamp``)."""
     from qsft.envs.webshop.original import OriginalCatalogue
 
     catalogue = OriginalCatalogue(folder, synthetic, tagger)

@@ -1,4 +1,4 @@
-"""The original's own files, read from a user's folder: its products, goals and attributes, and its human trajectories.
+"""The original's own files, read from a user's folder: its products, goals and attributes.
 
 None of them comes with qsft. Everything is held in memory, as in the original.
 """
@@ -6,25 +6,21 @@ None of them comes with qsft. Everything is held in memory, as in the original.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.envs.webshop.catalogue import Dice, document, price_limit
-from qsft.envs.webshop.products import NO_PRICE_LIMIT, UNKNOWN_PRICE, Goal, Product, Review
-from qsft.envs.webshop.reward import reward
-from qsft.envs.webshop.session import BACK, BUY, PREVIOUS, SUB_PAGES, parse_action
+from qsft.envs.webshop.fields import entry, field, filled, found, read_json, texts
+from qsft.envs.webshop.products import UNKNOWN_PRICE, Goal, Product, Review
 from qsft.errors import ConfigError, DataError
 
 Tagger = Callable[[str], Sequence[str]]
-T = TypeVar("T")
 
 #: What each file may be called; the first that is there is read.
 PRODUCTS = ("items_shuffle.json", "items_shuffle_1000.json")
@@ -34,7 +30,6 @@ REVIEWS = ("reviews.json",)
 # The original shuffles its goals with this seed; so their numbers, and the splits, are the same here.
 _SHUFFLE = 233
 _NO_NUMBER = re.compile(r"[^\d.]")
-_LIMIT = re.compile(r", and price lower than ([\d.]+) dollars")
 _NOUNS = ("PNOUN", "NOUN", "PROPN")
 
 
@@ -58,23 +53,28 @@ class OriginalCatalogue:
         self.name = f"shop in {os.fspath(folder)}"
         self._nouns = lru_cache(maxsize=1 << 16)(spacy_nouns(tagger) if isinstance(tagger, str) else tagger)
         path = Path(folder)
-        source = _found(path, PRODUCTS)
+        self._source = source = found(path, PRODUCTS)
         self.key = f"original-{source.stat().st_size}-{source.stat().st_mtime_ns}"
-        self._attributes = _read(path, ATTRIBUTES, dict)
-        reviews = _read(path, REVIEWS, list) if (path / REVIEWS[0]).exists() else []
-        where = f"{path / REVIEWS[0]}: row"
-        self._reviews = {_field(row, "asin", str, f"{where} {number}"): row for number, row in enumerate(reviews)}
+        self._attributes_file = found(path, ATTRIBUTES)
+        self._attributes = read_json(self._attributes_file, dict)
+        self._reviews_file = path / REVIEWS[0]
+        reviews = read_json(self._reviews_file, list) if self._reviews_file.exists() else []
+        where = f"{self._reviews_file}: row"
+        self._reviews = {field(row, "asin", str, f"{where} {number}"): row for number, row in enumerate(reviews)}
         self._rows: list[Mapping[str, Any]] = []
         self._numbers: dict[str, int] = {}
-        for number, row in enumerate(_read(path, PRODUCTS, list)):
-            asin = _field(row, "asin", str, f"{source}: product {number}")
+        for number, row in enumerate(read_json(source, list)):
+            asin = field(row, "asin", str, f"{source}: product {number}")
             if asin != "nan" and len(asin) <= 10 and asin not in self._numbers:
                 self._numbers[asin] = len(self._rows)
                 self._rows.append(row)
         if not self._rows:
             raise DataError(f"{source}: holds no product; is it the right file?")
         self.product = lru_cache(maxsize=1 << 16)(self._product)
-        self._goals = self._synthetic_goals() if synthetic else self._human_goals(_read(path, HUMAN_GOALS, dict))
+        goals_file = self._attributes_file if synthetic else found(path, HUMAN_GOALS)
+        self._goals = self._synthetic_goals() if synthetic else self._human_goals(goals_file)
+        if not self._goals:
+            raise DataError(f"{goals_file}: holds no goal for the products of {source}; are the files of one shop?")
         random.Random(_SHUFFLE).shuffle(self._goals)
         self.goals = len(self._goals)
 
@@ -96,30 +96,34 @@ class OriginalCatalogue:
     def _untagged(self, number: int) -> Product:
         row = self._rows[number]
         asin = row["asin"]
-        where = f"product {asin}"
+        where = f"{self._source}: product {asin}"
         low, high = _prices(row.get("pricing"), where)
         features = row.get("small_description")
-        known = self._attributes.get(asin, {})
+        known = entry(self._attributes, asin, dict, self._attributes_file)
         opinions = self._reviews.get(asin, {})
         return Product(
             asin=asin,
-            query=_field(row, "query", str, where).lower().strip(),
-            product_category=_field(row, "product_category", str, where),
-            title=_field(row, "name", str, where),
+            query=field(row, "query", str, where).lower().strip(),
+            product_category=field(row, "product_category", str, where),
+            title=field(row, "name", str, where),
             nouns=(),
             attributes=("DUMMY_ATTR",)
             if known.get("attributes") is None
-            else tuple(_field(known, "attributes", list, where)),
+            else texts(known, "attributes", f"{self._attributes_file}: {asin}"),
             features=(features,)
             if features and isinstance(features, str)
-            else tuple(_filled(row, "small_description", list, where)),
-            description=_filled(row, "full_description", str, where),
+            else texts(row, "small_description", where, needed=False),
+            description=filled(row, "full_description", str, where),
             options=_options(row.get("customization_options"), where),
             price=low if high is None else low + Dice(3, number).below(1000) / 1000 * (high - low),
             price_text=f"${low}" if high is None else f"${low} to ${high}",
             rating=str(opinions.get("average_rating", "N.A.")),
-            reviews=tuple(_review(one) for one in _filled(opinions, "reviews", list, where)),
+            reviews=self._written(opinions, f"{self._reviews_file}: {asin}"),
         )
+
+    def _written(self, opinions: Any, where: str) -> tuple[Review, ...]:
+        reviews = filled(opinions, "reviews", list, where)
+        return tuple(_review(one, f"{where}: review {number}") for number, one in enumerate(reviews))
 
     def goal(self, number: int) -> Goal:
         """Goal ``number`` of the original's order.
@@ -138,26 +142,28 @@ class OriginalCatalogue:
         """Those of all goals, without their price limits."""
         return [text for _, text, _, _ in self._goals]
 
-    def _human_goals(self, written: Mapping[str, Any]) -> list[tuple]:
+    def _human_goals(self, path: Path) -> list[tuple]:
+        written = read_json(path, dict)
         goals = []
         for index, row in enumerate(self._rows):
-            for one in written.get(row["asin"], ()):
-                where = f"goal for {row['asin']}"
-                attributes = tuple(_field(one, "instruction_attributes", list, where))
-                text = _field(one, "instruction", str, where).strip(".")
+            for one in entry(written, row["asin"], list, path):
+                where = f"{path}: goal for {row['asin']}"
+                attributes = texts(one, "instruction_attributes", where)
+                text = field(one, "instruction", str, where).strip(".")
                 if attributes:
-                    goals.append((index, text, attributes, tuple(_field(one, "instruction_options", list, where))))
+                    goals.append((index, text, attributes, texts(one, "instruction_options", where)))
         return goals
 
     def _synthetic_goals(self) -> list[tuple]:
         goals = []
         for index, row in enumerate(self._rows):
-            known = self._attributes.get(row["asin"], {})
-            attributes = tuple(_filled(known, "instruction_attributes", list, row["asin"]))
-            text = known.get("instruction")
-            if text is None or not attributes:
+            asin, path = row["asin"], self._attributes_file
+            known = entry(self._attributes, asin, dict, path)
+            attributes = texts(known, "instruction_attributes", f"{path}: {asin}", needed=False)
+            if known.get("instruction") is None or not attributes:
                 continue
-            options = sorted(_options(row.get("customization_options"), row["asin"]).items())
+            text = field(known, "instruction", str, f"{path}: {asin}")
+            options = sorted(_options(row.get("customization_options"), f"{self._source}: product {asin}").items())
             for values in itertools.product(*(values for _, values in options)):
                 wanted = tuple(zip((name for name, _ in options), values, strict=True))
                 told = " with " + ", and ".join(f"{name}: {value}" for name, value in wanted) if wanted else ""
@@ -186,139 +192,6 @@ def spacy_nouns(model: str) -> Tagger:
     return lambda text: [token.text.lower() for token in load()(text) if token.pos_ in _NOUNS]
 
 
-def human_trajectories(
-    path: str | os.PathLike[str], catalogue: OriginalCatalogue, unknown: str = "raise"
-) -> Iterator[Trajectory]:
-    """The original's recorded human shopping (``il_trajs_finalized_images.jsonl``) as trajectories.
-
-    The recorded states are the observations, as they are (mode "text_rich"). The recording holds no scores: each
-    purchase is judged anew, by the goal with the same instruction and the price limit that the instruction tells.
-    Metadata: ``env``, ``policy`` (``"human"``), ``goal``, ``success``.
-
-    Args:
-        path: one JSON object a line, with ``states`` and ``actions``.
-        catalogue: with human goals; it must hold what was bought.
-        unknown: what to do with an episode whose goal or purchase is not in the catalogue: ``"raise"`` or ``"skip"``.
-
-    Raises:
-        DataError: a line that cannot be read, or an unknown goal or product.
-    """
-    if unknown not in ("raise", "skip"):
-        raise ConfigError(f"webshop: unknown={unknown!r}; use 'raise' or 'skip'")
-    goals: dict[str, int] = {}
-    for goal, text in enumerate(catalogue.instructions()):
-        goals.setdefault(_plain(text), goal)
-    with open(path, encoding="utf-8") as file:
-        for line_number, line in enumerate(file, start=1):
-            where = f"{os.fspath(path)}: line {line_number}"
-            try:
-                row = json.loads(line)
-            except ValueError:
-                raise DataError(f"{where}: not JSON; give the original's il_trajs_finalized_images.jsonl") from None
-            states, actions = _field(row, "states", list, where), _field(row, "actions", list, where)
-            if not actions or not len(actions) <= len(states) <= len(actions) + 1:
-                raise DataError(f"{where}: {len(states)} states for {len(actions)} actions; repair or drop the line")
-            number = goals.get(_plain(_instruction(states[0])))
-            score, problem = None, "its goal is none of the catalogue's"
-            if number is not None:
-                score, problem = _score(catalogue, number, states[0], actions)
-            if number is None or score is None:
-                if unknown == "skip":
-                    continue
-                raise DataError(f"{where}: {problem}; load the whole catalogue, or pass unknown='skip'")
-            yield _trajectory(states, actions, number, score)
-
-
-def _trajectory(states: list[str], actions: list[str], goal: int, score: float) -> Trajectory:
-    turns = []
-    for state, action in zip(states, actions, strict=False):
-        turns += [Turn("user", state), Turn(AGENT_ROLE, action, 0.0)]
-    turns[-1] = Turn(AGENT_ROLE, actions[-1], score)
-    turns += [Turn("user", state) for state in states[len(actions) :]]
-    bought = _verb_and_argument(actions[-1]) == ("click", BUY.lower())
-    metadata = {"env": "webshop", "policy": "human", "goal": goal, "success": score == 1.0}
-    return Trajectory(turns, "terminated" if bought else "truncated", metadata)
-
-
-def _score(catalogue: OriginalCatalogue, goal_number: int, first: str, actions: list[str]) -> tuple[float | None, str]:
-    """What the purchase at the end was worth (0 without one); else ``None`` and why that is unknown."""
-    product: Product | None = None
-    chosen: dict[str, str] = {}
-    reading = False  # on a sub-page
-    for action in actions:
-        verb, argument = _verb_and_argument(action)
-        if verb == "click" and argument == BUY.lower():
-            break
-        item = catalogue.number_of(argument.upper())
-        if verb == "search" or argument == BACK.lower() or (argument == PREVIOUS.lower() and not reading):
-            product, chosen = None, {}
-        elif item is not None:
-            product, chosen = catalogue.product(item), {}
-        elif product is not None:
-            names = [name for name, values in product.options.items() if argument in values]
-            if names:
-                chosen[names[-1]] = argument
-        reading = argument in _SUB_PAGES
-    else:
-        return 0.0, ""
-    if product is None:
-        return None, "what was bought is not in the catalogue"
-    found = _LIMIT.search(first)
-    goal = catalogue.goal(goal_number)
-    limit = float(found[1]) if found else NO_PRICE_LIMIT
-    return reward(product, chosen, replace(goal, price_upper=limit)).total, ""
-
-
-def _verb_and_argument(text: str) -> tuple[str, str]:
-    action = parse_action(text)
-    return (action.verb, action.argument.lower()) if action else ("", "")
-
-
-def _instruction(state: str) -> str:
-    """The instruction in a recorded first page; its title was another one in early recordings."""
-    after = state.split("Instruction:", 1)[-1]
-    return after.split("[button]", 1)[0]
-
-
-def _plain(instruction: str) -> str:
-    """What the original compares of two instructions."""
-    text = instruction.lower().replace('"', "").replace("'", "").split(", and price lower than")[0]
-    return text.strip().strip(".")
-
-
-def _found(folder: Path, names: Sequence[str]) -> Path:
-    for name in names:
-        if (folder / name).exists():
-            return folder / name
-    raise DataError(f"{folder}: there is no {' or '.join(names)}; give the folder of the original's data")
-
-
-def _read(folder: Path, names: Sequence[str], kind: type) -> Any:
-    path = _found(folder, names)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); download it again") from error
-    if not isinstance(content, kind):
-        raise DataError(f"{path}: must be a JSON {'list' if kind is list else 'object'}; is it the right file?")
-    return content
-
-
-def _field(row: Any, name: str, kind: type, where: str) -> Any:
-    value = row.get(name) if isinstance(row, Mapping) else None
-    if not isinstance(value, kind):
-        raise DataError(f"{where}: field {name!r} is missing or is no {kind.__name__}; repair it or drop the row")
-    return value
-
-
-def _filled(row: Any, name: str, kind: type[T], where: str) -> T:
-    """As :func:`_field`; one that is missing, null or empty in another way is empty."""
-    if isinstance(row, Mapping) and not row.get(name):
-        return kind()
-    value: T = _field(row, name, kind, where)
-    return value
-
-
 def _prices(pricing: Any, where: str) -> tuple[float, float | None]:
     """``"$5.99 - $7.99"`` -> 5.99 and 7.99; one price -> it and ``None``; none -> what the original supposes."""
     if not pricing:
@@ -341,15 +214,16 @@ def _options(given: Any, where: str) -> dict[str, tuple[str, ...]]:
             continue
         if not isinstance(contents, list):
             raise DataError(f"{where}: option {name}: {contents!r:.60} is no list; repair it or leave it out")
-        values = (_field(content, "value", str, f"{where}: option {name}") for content in contents)
+        values = (field(content, "value", str, f"{where}: option {name}") for content in contents)
         options[name.lower()] = tuple(value.strip().replace("/", " | ").lower() for value in values)
     return options
 
 
-def _review(row: Any) -> Review:
+def _review(row: Any, where: str) -> Review:
     if not isinstance(row, Mapping):
-        raise DataError(f"review {row!r:.60} is no object with a title and a review; repair or drop it")
-    return Review(row.get("title", ""), row.get("review", ""), row.get("score", row.get("stars", 0)))
-
-
-_SUB_PAGES = {page.lower() for page in SUB_PAGES}
+        raise DataError(f"{where}: {row!r:.60} is no object with a title and a review; repair or drop it")
+    title, body = filled(row, "title", str, where), filled(row, "review", str, where)
+    score = row.get("score", row.get("stars"))
+    if not isinstance(score, int | float | str | None):
+        raise DataError(f"{where}: score {score!r:.60} is neither number nor text; repair it or leave it out")
+    return Review(title, body, score or 0)

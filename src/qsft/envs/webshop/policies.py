@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from qsft.envs.webshop.env import WebShop
 from qsft.envs.webshop.products import Product
 from qsft.envs.webshop.session import BACK, BUY, NEXT, PREVIOUS, SUB_PAGES, Action, Session
-from qsft.envs.webshop.texts import action_text, read_action, read_instruction
+from qsft.envs.webshop.texts import read_action, read_instruction, written_action
 from qsft.envs.webshop.vocabulary import misspelt
 
 if TYPE_CHECKING:
@@ -134,14 +134,7 @@ class Customer(ABC):
             visit.act(read_action(turn.text, visit.session, self.mode))
         key = f"{self._seed} {first}"
         action = self.choose(visit, Random(key), Random(f"{visit.turn} {key}"))
-        return self._say(visit, action)
-
-    def _say(self, visit: Visit, action: Action) -> str:
-        if self.mode == "words" and action.verb == "click" and visit.session.page == "results":
-            for place, product in enumerate(visit.session.listed(), start=1):
-                if action.argument == product.asin.lower():
-                    action = Action("click", f"item {place}")
-        return action_text(action, self.mode)
+        return written_action(action, visit.session, self.mode)
 
     @abstractmethod
     def choose(self, visit: Visit, person: Random, moment: Random) -> Action:

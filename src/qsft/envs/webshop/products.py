@@ -12,11 +12,11 @@ NO_PRICE_LIMIT = 1_000_000.0
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What a customer wrote: its title, its text, and a score from 1 to 5."""
+    """What a customer wrote: its title, its text, and a score from 1 to 5, which the original's files may tell in words."""
 
     title: str
     body: str
-    score: float
+    score: float | str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 import Stemmer
 
 from qsft.envs.webshop.catalogue import Catalogue
+from qsft.errors import DataError
 
 K1, B = 0.9, 0.4
 #: Products that a search finds at most.
@@ -35,18 +36,21 @@ class SearchEngine:
         catalogue: whose products are found.
         folder: where indexes are kept; one that is there is read (its large parts stay on disk), one that is not is
             made. ``None`` makes it in memory.
+
+    Raises:
+        DataError: the folder cannot be written, or the index in it is damaged.
     """
 
     def __init__(self, catalogue: Catalogue, folder: str | os.PathLike[str] | None = None) -> None:
         self._terms = Analyser()
         path = None if folder is None else Path(folder) / catalogue.key
         if path is not None and path.is_dir():
-            self._index = bm25s.BM25.load(path, mmap=True, show_progress=False)
+            self._index = _load(path)
         else:
             self._index = self._make(catalogue)
             if path is not None:
                 _save(self._index, path)
-                self._index = bm25s.BM25.load(path, mmap=True, show_progress=False)
+                self._index = _load(path)
         self._found = lru_cache(maxsize=4096)(self._search)
 
     def find(self, query: str) -> tuple[int, ...]:
@@ -87,13 +91,27 @@ class Analyser:
         return [self._stem(word) for word in words if word not in _STOP_WORDS]
 
 
+def _load(path: Path) -> bm25s.BM25:
+    try:
+        return bm25s.BM25.load(path, mmap=True, show_progress=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: the search index is damaged ({error}); delete that folder, it is made anew"
+        ) from error
+
+
 def _save(index: bm25s.BM25, path: Path) -> None:
     """All of it or nothing: two processes may make the same index."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as draft:
-        index.save(Path(draft) / "index", show_progress=False)
-        try:
-            os.replace(Path(draft) / "index", path)
-        except OSError:
-            if not path.is_dir():  # else another process was faster, with the same content
-                raise
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as draft:
+            index.save(Path(draft) / "index", show_progress=False)
+            try:
+                os.replace(Path(draft) / "index", path)
+            except OSError:
+                if not path.is_dir():  # else another process was faster, with the same content
+                    raise
+    except OSError as error:
+        raise DataError(
+            f"{path.parent}: no search index can be kept there ({error.strerror}); choose another folder"
+        ) from error

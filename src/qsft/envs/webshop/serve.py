@@ -21,13 +21,15 @@ from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.envs.webshop import web
 from qsft.envs.webshop.env import SPLITS, WebShop
 from qsft.envs.webshop.reward import Reward, reward
-from qsft.envs.webshop.session import Action, Session
-from qsft.envs.webshop.texts import OBSERVATIONS, action_text, read_action
+from qsft.envs.webshop.session import Action, Session, parse_action
+from qsft.envs.webshop.texts import OBSERVATIONS, action_text, read_action, written_action
 from qsft.errors import ConfigError, DataError, QSFTError
 
 #: Visits that are remembered; beyond them the oldest are forgotten.
 _VISITS = 1000
-_LONGEST_FORM = 10_000  # bytes
+_WALKED_THROUGH = 20  # episodes to replay whose every page is compared
+_LONGEST_FORM = 20_000  # bytes; a query of web.LONGEST_QUERY characters fits
+_LONGEST_READ = 10_000_000  # bytes of a form that is refused
 _NO_BRACKETS = str.maketrans("[]", "  ")
 _SAFE = {
     # No script runs, whatever a product's text holds.
@@ -46,6 +48,7 @@ class Visit:
     env: WebShop
     trajectory: Trajectory
     score: Reward | None = None
+    problem: str = ""  # why it could not be kept
 
 
 class ShopServer(ThreadingHTTPServer):
@@ -74,13 +77,36 @@ class ShopServer(ThreadingHTTPServer):
         self.first.reset(seed=seed)
         self.goals = self.first.shop.catalogue.goals
         for number, episode in enumerate(self.replay):
-            goal = episode.metadata.get("goal")
-            if not isinstance(goal, int) or not 0 <= goal < self.goals:
-                raise DataError(f"replay: episode {number}: goal {goal!r:.40} is not one of this shop's")
+            self._check(episode, f"replay: episode {number}", thoroughly=number < _WALKED_THROUGH)
         self.visits: OrderedDict[str, Visit] = OrderedDict()
         self.lock = Lock()
         self.keep([])  # now, while nobody has shopped yet, it is found that the file cannot be written
         super().__init__(address, _Handler)
+
+    def _check(self, episode: Trajectory, where: str, thoroughly: bool) -> None:
+        """Refuses an episode of another shop or another mode, which would be replayed on pages that it never saw.
+
+        Its first page tells most; all of them, which takes some milliseconds, also another number of products.
+        """
+        goal = episode.metadata.get("goal")
+        if not isinstance(goal, int) or not 0 <= goal < self.goals:
+            raise DataError(f"{where}: goal {goal!r:.40} is not one of this shop's")
+        if episode.metadata.get("policy") == "human":
+            return  # recorded in the original, whose limits of prices were drawn anew at each start
+        env = WebShop(**self.options)
+        pages = [env.reset(options={"goal": goal})[0]]
+        if thoroughly:
+            for turn in episode.agent_turns:
+                page, _, over, _, _ = env.step(turn.text)
+                pages.append(page)
+                if over:
+                    break
+        for number, (page, turn) in enumerate(zip(pages, (t for t in episode.turns if not t.is_agent), strict=False)):
+            if page != turn.text:
+                raise DataError(
+                    f"{where}: page {number} is another than this shop's for goal {goal}; give --observation, --goals, "
+                    "--products and --catalogue-seed as it was collected with"
+                )
 
     def start(self, goal: int | None) -> str:
         """A new visit; returns its name."""
@@ -96,16 +122,23 @@ class ShopServer(ThreadingHTTPServer):
         return name
 
     def act(self, visit: Visit, text: str) -> None:
-        """One action of a person."""
+        """One action of a person, written as an agent in this shop's mode would write it."""
         episode = visit.trajectory
         if episode.ended is not None:
             return
+        action = parse_action(text)
+        if action is not None:
+            text = written_action(action, visit.env.session, visit.env.observation)
         observation, score, over, _, info = visit.env.step(text)
         episode.turns += [Turn(AGENT_ROLE, text, score), Turn("user", observation)]
         if over:
             episode.ended, visit.score = "terminated", info["score"]
             episode.metadata = {"env": "webshop", "policy": "person", "goal": info["goal"], "success": info["success"]}
-            self.keep([episode])
+            try:
+                self.keep([episode])
+            except DataError as error:
+                visit.problem = f"This visit was not saved: {error}"
+                print(f"qsft: {error}", file=sys.stderr, flush=True)
 
     def keep(self, episodes: Sequence[Trajectory]) -> None:
         """Adds finished visits to the file, where there is one."""
@@ -150,7 +183,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path[0] == "shop" and len(path) == 2 and path[1] in self.server.visits:
             visit = self.server.visits[path[1]]
             over = visit.trajectory.ended is not None and visit.score is None
-            message = "Too many actions: the visit is over without a purchase." if over else ""
+            message = "Too many actions: the visit is over without a purchase. " if over else ""
+            message += visit.problem
             address = "" if over else f"/shop/{path[1]}"
             self._page(web.session_page(visit.env.session, address, visit.score, message))
         elif path == ["replay"]:
@@ -165,6 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = [part for part in urlsplit(self.path).path.split("/") if part]
         size = self.headers.get("Content-Length", "")
         if not _is_number(size) or int(size) > _LONGEST_FORM:
+            if _is_number(size):  # a browser shows the answer once all that it sends is read
+                self.rfile.read(min(int(size), _LONGEST_READ))
+            self.close_connection = True
             self._missing(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
         form = parse_qs(self.rfile.read(int(size)).decode("utf-8", "replace"), keep_blank_values=True)
@@ -235,7 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=sorted(SPLITS), default="train")
     parser.add_argument("--goals", choices=("human", "synthetic"), default="human")
     parser.add_argument("--products", type=int, default=10_000)
+    parser.add_argument("--catalogue-seed", type=int, default=0)
     parser.add_argument("--data", metavar="DIR", help="the original's files")
+    parser.add_argument("--tagger", default="en_core_web_sm", help="spaCy model for the titles of --data")
     parser.add_argument("--index", metavar="DIR", help="keep search indexes there")
     parser.add_argument("--max-turns", type=int, default=100)
     parser.add_argument("--replay", metavar="FILE", help="trajectories to replay")
@@ -244,18 +283,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", metavar="FILE.jsonl", help="append every finished visit there, as a trajectory")
     given = parser.parse_args(arguments)
-    names = ("split", "goals", "products", "data", "index", "max_turns", "observation")
+    names = ("split", "goals", "products", "catalogue_seed", "data", "tagger", "index", "max_turns", "observation")
     try:
         if given.out is not None and not given.out.endswith(".jsonl"):
             raise ConfigError(f"--out {given.out}: must end in .jsonl")
+        if not 0 <= given.port <= 65535:
+            raise ConfigError(f"--port {given.port}: must be from 0 (a free one) to 65535")
         replay: list[Trajectory] = []
         if given.replay is not None:
             from qsft.data.files import load_trajectories
 
             replay = list(load_trajectories(given.replay))
         server = ShopServer((given.host, given.port), {name: getattr(given, name) for name in names}, replay, given.out)
-    except (QSFTError, OSError) as error:
+    except QSFTError as error:
         print(f"qsft: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # of the socket
+        print(f"qsft: --host {given.host} --port {given.port}: {error.strerror}; choose others", file=sys.stderr)
         return 2
     print(f"http://{given.host}:{server.server_port}" + ("/replay" if replay else ""), flush=True)
     try:

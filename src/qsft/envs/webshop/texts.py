@@ -126,6 +126,15 @@ def action_text(action: Action, mode: str) -> str:
     return f"{action.verb}[{action.argument}]"
 
 
+def written_action(action: Action, session: Session, mode: str) -> str:
+    """:func:`action_text`, with a product's name as the mode says it: in "words" its place on the present page."""
+    if mode == "words" and action.verb == "click" and session.page == "results":
+        for place, product in enumerate(session.listed(), start=1):
+            if action.argument.lower() == product.asin.lower():
+                action = Action("click", f"item {place}")
+    return action_text(action, mode)
+
+
 def read_action(text: str, session: Session, mode: str) -> Action | None:
     """The action that an agent's text means in a session; where brackets are missing, ``None``."""
     action = parse_action(split_thought(text)[1])

@@ -11,6 +11,8 @@ from qsft.envs.webshop.reward import Reward
 from qsft.envs.webshop.session import BACK, BUY, NEXT, PREVIOUS, SUB_PAGES, Action, Session
 from qsft.envs.webshop.texts import action_text
 
+#: Characters that the field takes.
+LONGEST_QUERY = 1000
 _BUTTONS = (BACK, PREVIOUS, NEXT)
 
 
@@ -72,7 +74,8 @@ class _Page:
         value = self.marked[len("search[") : -1] if self.marked.startswith("search[") else ""
         dead = "" if self.address else " disabled"
         return (
-            f'<form method="post" action="{self.address}" class="search"><input name="query" value="{html.escape(value)}" '
+            f'<form method="post" action="{self.address}" class="search"><input name="query" '
+            f'maxlength="{LONGEST_QUERY}" value="{html.escape(value)}" '
             f'aria-label="Search" placeholder="Search..." required autofocus{dead}><button class="main"{dead}>Search'
             "</button></form>"
         )
@@ -107,7 +110,8 @@ class _Page:
             return f"{head}<p>{html.escape(product.description)}</p>"
         if self.session.page == "Features":
             return f"{head}<ul>{_list(product.features)}</ul>"
-        reviews = [f"{review.title} ({review.score:g} of 5): {review.body}" for review in product.reviews]
+        scores = [one.score if isinstance(one.score, str) else f"{one.score:g} of 5" for one in product.reviews]
+        reviews = [f"{one.title} ({score}): {one.body}" for one, score in zip(product.reviews, scores, strict=True)]
         return f"{head}<ul>{_list(reviews or ['No reviews found'])}</ul>"
 
     def _button(self, name: str, clicked: bool = False, main: bool = False) -> str:
