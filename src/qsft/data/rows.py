@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any, cast
@@ -29,6 +30,7 @@ DEFAULT_ENDED = "terminated"
 LARGEST_REWARD = 3.4e38
 # Parts of a reply that live outside of `content`: dropping them would train on something the agent did not do.
 _UNREAD_MESSAGE_FIELDS = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+_ADDRESS = re.compile(r"[a-zA-Z]+://|data:")
 _IMAGE_FIELDS = ("path", "image", "url", "image_url")
 
 
@@ -208,7 +210,7 @@ def _parts(
                 raise DataError(
                     f"{where}: message {number}: field content: an image without a path; give its file's path"
                 )
-            images.append(path)
+            images.append(_image_path(path, where, number))
         else:
             raise DataError(
                 f"{where}: message {number}: field content: part {_show(part)}; use parts of type text or image"
@@ -220,7 +222,18 @@ def _parts(
 def _image_paths(listed: Any, where: str, number: int) -> tuple[str, ...]:
     if not isinstance(listed, list | tuple) or not all(isinstance(path, str) for path in listed):
         raise DataError(f"{where}: message {number}: field images: give a list of paths")
-    return tuple(listed)
+    return tuple(_image_path(path, where, number) for path in listed)
+
+
+def _image_path(path: str, where: str, number: int) -> str:
+    name = f"message {number}: field images"
+    if not path.isascii():
+        _check_text(path, where, name)
+    if "\0" in path:
+        raise DataError(f"{where}: {name}: {path!r:.60} holds a null character; give a file's path")
+    if _ADDRESS.match(path):
+        raise DataError(f"{where}: {name}: {path[:40]!r} is no file; save the picture and give its path")
+    return path
 
 
 def _check_text(text: Any, where: str, name: str) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
+from qsft.data.pictures import png, read_picture
 from qsft.endpoint import Endpoint
 from qsft.errors import ConfigError
 
 #: ``{"role": "system" | "user" | "assistant", "content": ...}`` each; the content is a text, or a list of parts with
 #: pictures in it (:func:`picture_part`)
 Messages = list[dict[str, Any]]
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Chat(Protocol):
@@ -29,8 +32,14 @@ class Chat(Protocol):
 
 
 def picture_part(image: str | bytes) -> dict[str, Any]:
-    """A picture (path or content of a PNG file) as a part of a message, in the form of OpenAI's interface."""
-    content = image if isinstance(image, bytes) else Path(image).read_bytes()
+    """A picture (path or content of a file) as a part of a message, in the form of OpenAI's interface: a PNG file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    content = image if isinstance(image, bytes) else b""
+    if not content.startswith(_PNG):
+        content = png(np.asarray(read_picture(image)))
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64encode(content).decode()}"}}
 
 

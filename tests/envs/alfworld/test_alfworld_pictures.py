@@ -16,7 +16,7 @@ from qsft.data.trajectory import Trajectory
 from qsft.envs import make, make_policy
 from qsft.envs.alfworld.facts import object_types, receptacle_types
 from qsft.envs.alfworld.images import ALFWorldImage
-from qsft.envs.alfworld.pictures import Painter
+from qsft.envs.alfworld.pictures import Painter, _written
 from qsft.envs.alfworld.shapes import sprite, strokes
 from qsft.envs.alfworld.view import View
 from qsft.envs.collect import collect
@@ -99,6 +99,36 @@ def test_texts() -> None:
         read = withheld.step(action)[0]
         assert read["text"] == task
         assert np.array_equal(read["image"], seen_text["image"])
+
+
+def test_what_else_may_lie_where_something_was_put_is_left_open() -> None:
+    """Beside shelf 2 one can put something on shelf 1 without having looked there."""
+    env = make("alfworld")
+    first, _ = env.reset(options={"spec": {**SPEC, "can_contain": {"shelf": ["egg", "knife"]}}})
+    view = View(first)
+    for action in ("go to shelf 2", "take knife 1 from shelf 2", "move knife 1 to shelf 1"):
+        view.learn(action, env.step(action)[0])
+    assert view.inside["shelf 1"] == ["knife 1"] and view.looked == {"shelf 2"}
+    unseen = Painter(300).pixels(view)
+    view.looked.add("shelf 1")
+    changed = np.nonzero((unseen != Painter(300).pixels(view)).any(axis=2))
+    assert changed[0].size and changed[0].min() >= 106 and changed[0].max() < 236
+    view.looked.remove("shelf 1")
+    view.learn("examine shelf 1", env.step("examine shelf 1")[0])
+    assert view.looked == {"shelf 1", "shelf 2"} and view.inside["shelf 1"] == ["knife 1"]
+
+
+def test_labels_stay_in_their_place_and_their_numbers_are_kept() -> None:
+    for text in ("coffeemachine 1", "peppershaker 12", "cabinet 1-3", "stoveburner 1 4"):
+        widths = []
+        for width in range(80, 8, -1):
+            label = _written(text, width, 15)
+            if label is not None:
+                assert label.width <= width
+                widths.append(label.width)
+        number = text.partition(" ")[2].replace(" ", ",")
+        assert _written(text, widths[-1], 15).tobytes() == _written(f"x {number}", widths[-1], 15).tobytes()
+        assert _written(text, 4, 15) is None
 
 
 def test_blank_pictures_show_nothing() -> None:

@@ -58,6 +58,8 @@ class ALFWorldImage(ALFWorld):
         super().__init__(split, task_types, max_steps, wording)
         if text not in TEXTS:
             raise ConfigError(f"alfworld-image: text={text!r:.60}; use one of {', '.join(TEXTS)}")
+        if not isinstance(blank, bool):
+            raise ConfigError(f"alfworld-image: blank={blank!r:.60}; give true or false")
         self.text = text
         self._painter = Painter(image_size, labels)
         self._blank = np.full((image_size, image_size, 3), _GREY, np.uint8) if blank else None

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     Box = tuple[float, float, float, float]
 
-SMALLEST = 64
+SMALLEST, LARGEST = 64, 2048
+_SMALLEST_LETTERS = 7  # pixels
 _WALL, _FLOOR, _INK = "#f4efe6", "#d9c7a7", "#1f1f1f"
 _SURFACE, _INTERIOR, _DOOR = "#e8d3ae", "#5b4636", "#b08d63"
 _LABEL = "#ffffff"
@@ -45,18 +46,21 @@ class Painter:
 
     Args:
         size: side of the square pictures in pixels, at least 64.
-        labels: write the names of things beside them. Without, numbers cannot be told.
+        labels: write the names of things beside them, the number alone where a name does not fit. Without, numbers
+            cannot be told.
 
     Raises:
-        ConfigError: ``size`` is too small, or Pillow is missing.
+        ConfigError: ``size`` is too small or too large, ``labels`` is no truth value, or Pillow is missing.
     """
 
     def __init__(self, size: int = 300, labels: bool = True) -> None:
-        if isinstance(size, bool) or not isinstance(size, int) or size < SMALLEST:
-            raise ConfigError(f"alfworld: image_size={size!r:.60}; give a whole number of at least {SMALLEST}")
+        if isinstance(size, bool) or not isinstance(size, int) or not SMALLEST <= size <= LARGEST:
+            raise ConfigError(f"alfworld: image_size={size!r:.60}; give a whole number from {SMALLEST} to {LARGEST}")
+        if not isinstance(labels, bool):
+            raise ConfigError(f"alfworld: labels={labels!r:.60}; give true or false")
         require_pillow()
         self.size = size
-        self.labels = bool(labels)
+        self.labels = labels
         self._unit = size / 300
         self._last_room: tuple[tuple[str, ...], Image] | None = None
 
@@ -116,8 +120,12 @@ class Painter:
         elif inside is not None:
             kind = receptacle_types().get(type_of(here))
             self._panel(image, _INTERIOR if kind and kind.openable else _SURFACE)
-            for name, box in zip(inside, _grid(_INSIDE, max(len(inside), 8)), strict=False):
+            unseen = here not in view.looked  # what else is there was not told
+            cells = _grid(_INSIDE, max(len(inside) + unseen, 8))
+            for name, box in zip(inside, cells, strict=False):
                 self._thing(image, name, box, view.states.get(name, ()))
+            if unseen:
+                self._sprite(image, "?", cells[len(inside)])
 
     def _thing(self, image: Image, name: str, box: Box, states: Collection[str] = ()) -> None:
         """An object or a small receptacle with its label below and its states at its upper right corner."""
@@ -139,9 +147,11 @@ class Painter:
         image.paste(picture, (round(box[0] * self._unit), round(box[1] * self._unit)), picture)
 
     def _label(self, image: Image, text: str, box: Box, height: float) -> None:
-        """Text in the middle of the box, shrunk to its width."""
+        """Text in the middle of the box, shrunk to its width; where not even its number fits, none."""
         if self.labels:
             picture = _written(text, round((box[2] - box[0]) * self._unit), round(height * self._unit))
+            if picture is None:
+                return
             x = (box[0] + box[2]) * self._unit / 2 - picture.width / 2
             image.paste(picture, (round(x), round(box[1] * self._unit)))
 
@@ -193,17 +203,19 @@ def _background(size: int) -> Image:
 
 
 @lru_cache(maxsize=4096)
-def _written(text: str, width: int, height: int) -> Image:
-    """A label: dark on white, at most so wide and so high."""
+def _written(text: str, width: int, height: int) -> Image | None:
+    """A label: dark on white, at most so wide, and so high if it can be read then.
+
+    What does not fit at the smallest size is shortened to its numbers, since the drawing shows the type.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
-    size = max(height, 6)
-    while True:
-        font = ImageFont.load_default(size)
-        left, top, right, bottom = font.getbbox(text)
-        if right - left + 4 <= width or size <= 6:
-            break
-        size -= 1
-    picture = Image.new("RGB", (round(right - left) + 4, round(bottom - top) + 3), _LABEL)
-    ImageDraw.Draw(picture).text((2 - left, 1 - top), text, font=font, fill=_INK)
-    return picture
+    for said in (text, text.partition(" ")[2].replace(" ", ",")):
+        for size in range(max(height, _SMALLEST_LETTERS), _SMALLEST_LETTERS - 1, -1):
+            font = ImageFont.load_default(size)
+            left, top, right, bottom = font.getbbox(said)
+            if right - left + 4 <= width:
+                picture = Image.new("RGB", (round(right - left) + 4, round(bottom - top) + 3), _LABEL)
+                ImageDraw.Draw(picture).text((2 - left, 1 - top), said, font=font, fill=_INK)
+                return picture
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ TASK_TYPES = (
     "pick_cool_then_place_in_recep",
     "pick_two_obj_and_place",
 )
+
+
+_NAME = re.compile(r"[a-z]+ [0-9]+")  # players and pictures find names in texts by this
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,8 @@ class Spec:
         """A spec from what JSON gives; the inverse of :meth:`to_dict`.
 
         Raises:
-            ConfigError: a field that is missing or of the wrong kind, a task type that is unknown, a name that stands
-                twice, or an object in a receptacle that is not there.
+            ConfigError: a field that is missing or of the wrong kind, a task type that is unknown, a name that is none
+                or stands twice, or an object in a receptacle that is not there.
         """
         task_type = _field(given, "task_type", str, "spec")
         if task_type not in TASK_TYPES:
@@ -80,6 +84,8 @@ class Spec:
         things = tuple(_thing(each) for each in _field(given, "objects", list, "spec"))
         seen: set[str] = set()
         for name in (*(each.name for each in receptacles), *(each.name for each in things)):
+            if not _NAME.fullmatch(name):
+                raise ConfigError(f"alfworld: spec: the name {name!r:.60}: write letters and a number, like 'shelf 2'")
             if name in seen:
                 raise ConfigError(f"alfworld: spec: the name {name!r:.60} stands there twice; number them")
             seen.add(name)

@@ -41,7 +41,8 @@ class View:
     Attributes:
         receptacles: all names, in the order in which they were told.
         here: the receptacle that one stands before and that was last spoken of; ``None`` in the middle of the room.
-        inside: receptacle -> what was last seen or put in or on it. Only of those that were looked into.
+        inside: receptacle -> what was last seen or put in or on it.
+        looked: the receptacles that were looked into; of the others ``inside`` tells only what was put there.
         opened: receptacle -> whether it is open. Only of those of which it was told, and that can be opened.
         held: the object in the hand.
         states: object -> what was done to it: hot, cool, clean, sliced, on.
@@ -64,6 +65,7 @@ class View:
         self.receptacles = tuple(_NAMES.findall(room.partition(IN_THE_MIDDLE)[2]))
         self.here: str | None = None
         self.inside: dict[str, list[str]] = {}
+        self.looked: set[str] = set()
         self.opened: dict[str, bool] = {}
         self.held: str | None = None
         self.states: dict[str, set[str]] = {}
@@ -105,11 +107,9 @@ class View:
             self.here = going
             answer = answer[arrived.end() :]
         if found := _ON.search(answer):
-            self.here = found[1]
-            self.inside[found[1]] = _NAMES.findall(found[2])
+            self._look(*found.groups())
         elif found := _OPEN.search(answer):
-            self.here = found[1]
-            self.inside[found[1]] = _NAMES.findall(found[2])
+            self._look(*found.groups())
             self.opened[found[1]] = True
         elif found := _CLOSED.search(answer) or _CLOSE.search(answer):
             self.here = found[1]
@@ -118,6 +118,11 @@ class View:
             self._join(_NAMES.findall(found[1]))
         else:
             self._learn_of_objects(answer)
+
+    def _look(self, receptacle: str, listed: str) -> None:
+        self.here = receptacle
+        self.looked.add(receptacle)
+        self.inside[receptacle] = _NAMES.findall(listed)
 
     def _learn_of_objects(self, answer: str) -> None:
         if found := _TAKE.match(answer):
