@@ -93,7 +93,7 @@ def test_parquet_keeps_metadata_as_text():
         (row(messages=[{**USER, "images": "a.png"}]), "f: row 3: message 1: field images: give a list of paths"),
         (
             row(messages=[{**USER, "images": ["a\0.png"]}]),
-            "message 1: field images: 'a.x00.png' holds a null character",
+            "field images: 'a\\x00.png' holds a null character",
         ),
         (row(messages=[{**USER, "images": ["\ud800.png"]}]), "message 1: field images: half a surrogate pair"),
         (
@@ -104,7 +104,7 @@ def test_parquet_keeps_metadata_as_text():
             row(
                 messages=[{"role": "user", "content": [{"type": "image", "url": "data:image/png;base64," + "A" * 999}]}]
             ),
-            "message 1: field images: 'data:image/png;base64,A{18}' is no file",
+            f"message 1: field images: 'data:image/png;base64,{'A' * 18}' is no file",
         ),
         (row(messages=[USER, {**AGENT, "tool_calls": [{}]}]), "f: row 3: message 2: field tool_calls: not read; write"),
         (row(tools=[{}]), "f: row 3: field tools: not read; write"),

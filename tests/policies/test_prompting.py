@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import threading
+from base64 import b64decode, b64encode
 
+import numpy as np
 import pytest
+from PIL import Image
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from qsft.data import Trajectory, Turn, write_trajectories
+from qsft.data.pictures import png
 from qsft.data.thoughts import split_thought, with_thought
 from qsft.endpoint import Endpoint, EndpointError
 from qsft.envs import make
-from qsft.errors import ConfigError
+from qsft.errors import ConfigError, DataError
 from qsft.evaluation import rollout
 from qsft.policies import Policy
 from qsft.policies.chats import EndpointChat, LocalChat
@@ -132,19 +137,34 @@ class TestConversation:
 
     def test_pictures(self):
         """They are shown in their places, in the form that endpoints know."""
-        png = b"\x89PNG..."
-        url = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORy4uLg=="}}
+        picture = png(np.zeros((4, 6, 3), np.uint8))
+        url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64encode(picture).decode()}"}}
         chat = Scripted("1", "2", "3")
         policy = PromptingPolicy("few-shot", chat)
-        seen = Trajectory([Turn("user", "go", images=(png,))])
+        seen = Trajectory([Turn("user", "go", images=(picture,))])
         policy.act([seen])
         assert chat.asked[0][1]["content"] == [url, {"type": "text", "text": "go"}]
         policy.act([Trajectory([Turn("user", "rules\n"), *seen.turns, Turn("user", "now\n")])])
         assert chat.asked[1][1]["content"] == [
             {"type": "text", "text": "rules\n"}, url, {"type": "text", "text": "go"}, {"type": "text", "text": "now\n"},
         ]  # fmt: skip
-        policy.act([Trajectory([Turn("user", "", images=(png, png))])])
+        policy.act([Trajectory([Turn("user", "", images=(picture, picture))])])
         assert chat.asked[2][1]["content"] == [url, url]
+
+    def test_pictures_of_other_formats_are_sent_as_what_they_are_called(self, tmp_path):
+        file = io.BytesIO()
+        Image.new("RGB", (4, 6), "red").save(file, "JPEG")
+        (tmp_path / "a.jpg").write_bytes(file.getvalue())
+        for picture in (file.getvalue(), str(tmp_path / "a.jpg")):
+            chat = Scripted("1")
+            PromptingPolicy("few-shot", chat).act([Trajectory([Turn("user", "go", images=(picture,))])])
+            address = chat.asked[0][1]["content"][0]["image_url"]["url"]
+            sent = Image.open(io.BytesIO(b64decode(address.removeprefix("data:image/png;base64,"))))
+            assert (sent.format, sent.size) == ("PNG", (4, 6))
+        with pytest.raises(DataError, match=r"image .*none.png: no such file"):
+            PromptingPolicy("few-shot", Scripted("1")).act(
+                [Trajectory([Turn("user", "go", images=(str(tmp_path / "none.png"),))])]
+            )
 
     def test_an_environment_that_says_nothing(self):
         chat = Scripted("1")
@@ -271,7 +291,9 @@ class TestLocal:
     def test_a_batch_is_each_alone(self, folder):
         chat = LocalChat(str(folder), max_tokens=6)
         with pytest.raises(ConfigError, match="is shown texts alone; serve it, and give --endpoint"):
-            PromptingPolicy("few-shot", chat).act([Trajectory([Turn("user", "go", images=(b"",))])])
+            PromptingPolicy("few-shot", chat).act(
+                [Trajectory([Turn("user", "go", images=(png(np.zeros((4, 6, 3), np.uint8)),))])]
+            )
         conversations = [
             [{"role": "system", "content": "Play."}, {"role": "user", "content": text}]
             for text in ("the cat", "sat on it a")

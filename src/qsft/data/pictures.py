@@ -84,7 +84,9 @@ def _of_opened(picture: str | bytes, use: Callable[[Image], T]) -> T:
     except MemoryError:
         raise
     except Exception as error:  # of a damaged file each format raises what it likes
-        raise DataError(f"{name}: cannot be read ({' '.join(str(error).split())}); mend or drop it") from None
+        unknown = isinstance(error, library.UnidentifiedImageError)
+        why = "no known format of images" if unknown else " ".join(str(error).split())
+        raise DataError(f"{name}: cannot be read ({why}); mend or drop it") from None
 
 
 def png(picture: np.ndarray) -> bytes:
