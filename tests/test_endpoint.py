@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from qsft import endpoint as endpoint_module
-from qsft.endpoint import Endpoint, EndpointError
+from qsft.endpoint import Endpoint, EndpointError, RefusedRequest
 from qsft.errors import ConfigError
 from tests.fake_endpoint import Server, reply
 
@@ -30,6 +33,16 @@ def test_what_is_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"base_url": "localhost:8000"}, "base_url='localhost:8000' is no http address"),
         ({"timeout": 0}, "timeout=0"),
         ({"retries": -1}, "retries=-1"),
+        ({"retries": 1.5}, "retries=1.5"),
+        ({"timeout": float("inf")}, "timeout=inf"),
+        ({"timeout": 1e12}, "timeout=1000000000000.0"),
+        ({"timeout": "5"}, "timeout='5'"),
+        ({"base_url": 5}, "base_url=5 is no http address"),
+        ({"base_url": "http://localhost:notaport/v1"}, "is no http address"),
+        ({"base_url": "http://local host/v1"}, "is no http address"),
+        ({"base_url": "http://local\nhost/v1"}, "is no http address"),
+        ({"base_url": "http:///v1"}, "is no http address"),
+        ({"model": 5}, "model=5"),
         ({"api_key_env": "QSFT_NO_SUCH_KEY"}, "environment variable QSFT_NO_SUCH_KEY is not set"),
     ],
 )
@@ -90,6 +103,69 @@ def test_a_slow_endpoint_is_given_up(server: Server, pauses: list[float]) -> Non
         Endpoint(server.url, "m", timeout=0.2, retries=1).chat(PROMPT)
     release.set()
     assert time.perf_counter() - start < 15
+
+
+class Raw:
+    """Answers each connection with bytes, and closes it."""
+
+    def __init__(self, answer: Callable[[socket.socket], None]) -> None:
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}/v1"
+        self.asked = 0
+        self.answer = answer
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listening.accept()
+            except OSError:
+                return
+            with connection:
+                self.asked += 1
+                connection.recv(1 << 16)
+                with contextlib.suppress(OSError):  # nobody listens any more, as the test of slowness wants
+                    self.answer(connection)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + reply("Yes."), "IncompleteRead"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nYes", "IncompleteRead"),
+        (b"hello\r\n\r\n", "BadStatusLine"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000, "LineTooLong"),
+    ],
+)
+def test_replies_that_are_cut_off_or_garbled_are_asked_for_again(pauses: list[float], data: bytes, reason: str) -> None:
+    raw = Raw(lambda connection: connection.sendall(data))
+    with raw.listening, pytest.raises(EndpointError, match=reason) as caught:
+        Endpoint(raw.url, "m", retries=2).chat(PROMPT)
+    assert raw.asked == 3 and "\n" not in str(caught.value)
+
+
+def test_an_answer_that_trickles_is_given_up(pauses: list[float]) -> None:
+    def trickle(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+        for _ in range(200):
+            connection.sendall(b" ")
+            threading.Event().wait(0.1)  # time.sleep is a stand-in here
+
+    raw = Raw(trickle)
+    start = time.perf_counter()
+    with raw.listening, pytest.raises(EndpointError, match="TimeoutError: not through after 0.5 s"):
+        Endpoint(raw.url, "m", timeout=0.5, retries=0).chat(PROMPT)
+    assert time.perf_counter() - start < 10
+
+
+def test_a_request_that_is_refused_says_nothing_of_others(server: Server, pauses: list[float]) -> None:
+    server.answer = lambda number, body: (400, b"") if "dog" in str(body) else (200, reply("Yes."))
+    endpoint = Endpoint(server.url, "m")
+    for _ in range(2):
+        with pytest.raises(RefusedRequest, match="refuses this request .HTTP 400"):
+            endpoint.chat([{"role": "user", "content": "Is it a dog?"}])
+        assert endpoint.chat(PROMPT) == "Yes."
+    assert (len(server.requests), pauses) == (4, [])
 
 
 def test_once_down_it_fails_at_once_for_a_minute(

@@ -157,10 +157,10 @@ def _collect(arguments: argparse.Namespace) -> None:
     if isinstance(policy, PromptingPolicy):
         prompt = hashlib.sha256(policy.system.encode()).hexdigest()[:12]
         sampled = {} if arguments.temperature is None else {"temperature": arguments.temperature}
-        gather(*plan, metadata={"model": arguments.model, "prompt": prompt, **sampled})
+        count = gather(*plan, metadata={"model": arguments.model, "prompt": prompt, **sampled})
     else:
-        collect_to_file(*plan)
-    print(f"{arguments.episodes} episodes in {arguments.out}")
+        count = collect_to_file(*plan)
+    print(f"{count} episodes in {arguments.out}")
 
 
 def _validate(arguments: argparse.Namespace) -> None:
@@ -209,7 +209,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from qsft.data.trajectory import Trajectory
     from qsft.endpoint import EndpointError
     from qsft.envs import make
-    from qsft.evaluation import GAME_SCALES, evaluation_row, print_table, result_row, rollout
+    from qsft.evaluation import GAME_SCALES, evaluation_row, failed, print_table, result_row, rollout
 
     options = _pairs(arguments.env_option, "--env-option")
     if arguments.save_decoding and not Path(arguments.policy).is_dir():
@@ -239,6 +239,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         seconds=row["seconds"],
     )
     print_table([shown], GAME_SCALES.get(arguments.env))
+    if broken := failed(played):
+        reason = " ".join(str(broken[0].metadata["error"]).split())
+        print(f"{len(broken)} of {len(played)} episodes failed and are not counted, the first with {reason}")
     if arguments.json:
         _write_json(arguments.json, row)
     if broken_off is not None:

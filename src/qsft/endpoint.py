@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
@@ -9,15 +10,24 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from qsft.errors import ConfigError, QSFTError
 
 DOWN_FOR = 60.0  # seconds
 LONGEST_WAIT = 60.0  # seconds
+LONGEST_TIMEOUT = 86_400.0  # seconds
+_LONGEST_REPLY = 10_000_000  # bytes
+#: of these the request is the cause, such as a conversation that is too long, and not the endpoint
+_REFUSALS = (400, 413, 422)
 
 
 class EndpointError(QSFTError, RuntimeError):
     """An endpoint that should answer cannot."""
+
+
+class RefusedRequest(EndpointError):
+    """An endpoint answers others and refuses this one, for instance because it is too long."""
 
 
 class Endpoint:
@@ -25,12 +35,13 @@ class Endpoint:
 
     A request that fails or takes too long is repeated after 1, 2, 4, ... seconds, or when the server says
     (``Retry-After``), at most a minute later. Once all ``retries`` are spent the endpoint is taken for down: that call
-    and every later one of the next minute raise at once, so that a long evaluation comes to its end.
+    and every later one of the next minute raise at once, so that a long evaluation comes to its end. A request that the
+    endpoint refuses for what is in it (HTTP 400, 413, 422) is not repeated, and says nothing of others.
 
     Args:
         base_url: up to and without ``/chat/completions``, for instance ``http://localhost:8000/v1``.
         model: the model's name there.
-        timeout: seconds a request may take.
+        timeout: seconds a request may take, its whole answer included; at most a day.
         retries: how often a failed request is repeated.
         api_key_env: name of the environment variable that holds the key, if one is needed.
 
@@ -42,12 +53,18 @@ class Endpoint:
     def __init__(
         self, base_url: str, model: str, timeout: float = 60.0, retries: int = 4, api_key_env: str | None = None
     ) -> None:
-        if not base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"endpoint: base_url={base_url!r} is no http address, such as http://localhost:8000/v1")
-        if not timeout > 0 or retries < 0:
+        if not _is_address(base_url):
             raise ConfigError(
-                f"endpoint: timeout={timeout}, retries={retries}; give a time above 0, at least 0 retries"
+                f"endpoint: base_url={base_url!r:.80} is no http address, such as http://localhost:8000/v1"
             )
+        if not isinstance(model, str) or not model:
+            raise ConfigError(f"endpoint: model={model!r:.60}; give the model's name there")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= LONGEST_TIMEOUT:
+            raise ConfigError(
+                f"endpoint: timeout={timeout!r:.60}; give seconds above 0 and at most {LONGEST_TIMEOUT:.0f}"
+            )
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise ConfigError(f"endpoint: retries={retries!r:.60}; give a whole number of at least 0")
         self.url = base_url.rstrip("/") + "/chat/completions"
         self.model = model
         self.timeout = timeout
@@ -68,7 +85,8 @@ class Endpoint:
             settings: of the request: ``max_tokens``, ``temperature``, ...
 
         Raises:
-            EndpointError: the endpoint is down, slow, refuses, or answers with something else.
+            RefusedRequest: it refuses this conversation.
+            EndpointError: the endpoint is down, slow, refuses all, or answers with something else.
         """
         if time.monotonic() >= self._down_until:
             data = json.dumps({"model": self.model, "messages": list(messages), **settings}).encode()
@@ -78,18 +96,20 @@ class Endpoint:
                     time.sleep(min(max(2.0 ** (attempt - 1), wait), LONGEST_WAIT))
                 wait = 0.0
                 try:
-                    request = urllib.request.Request(self.url, data, self._headers)
-                    with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                        reply = json.load(response)["choices"][0]["message"]["content"]
+                    reply = json.loads(self._answer(data))["choices"][0]["message"]["content"]
                     if not isinstance(reply, str):
                         raise TypeError(f"content is {type(reply).__name__}, not text")
                     return reply
                 except urllib.error.HTTPError as error:
                     reason = f"HTTP {error.code} {error.reason}"
+                    if error.code in _REFUSALS:
+                        raise RefusedRequest(
+                            f"{self.url} refuses this request ({reason}): see that it is not too long for {self.model!r}"
+                        ) from None
                     if 400 <= error.code < 500 and error.code not in (408, 429):
                         break  # asking again will not help
                     wait = _seconds(error.headers.get("Retry-After"))
-                except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+                except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
                     reason = f"{type(error).__name__}: {error}"
             self._down = " ".join(reason.split())[:200]
             self._down_until = time.monotonic() + DOWN_FOR
@@ -97,6 +117,34 @@ class Endpoint:
             f"{self.url} gives no answer ({self._down}); see that it runs and serves {self.model!r}, then repeat the "
             "command"
         )
+
+    def _answer(self, data: bytes) -> bytes:
+        """The body of the answer. The timeout of a socket is that of each read: a slow one could go on for ever."""
+        deadline = time.monotonic() + self.timeout
+        request = urllib.request.Request(self.url, data, self._headers)
+        with urllib.request.urlopen(request, timeout=self.timeout) as response:
+            parts: list[bytes] = []
+            size = 0
+            while part := response.read1(1 << 16):
+                parts.append(part)
+                size += len(part)
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not through after {self.timeout:g} s")
+                if size > _LONGEST_REPLY:
+                    raise ValueError(f"an answer of more than {_LONGEST_REPLY} bytes")
+            if response.length:
+                raise http.client.IncompleteRead(b"".join(parts), response.length)
+        return b"".join(parts)
+
+
+def _is_address(text: Any) -> bool:
+    if not isinstance(text, str) or not text.startswith(("http://", "https://")) or not text.isprintable():
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and " " not in text and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _seconds(header: str | None) -> float:

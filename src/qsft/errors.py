@@ -1,5 +1,9 @@
 """The errors that a user can cause and can mend."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
 
 class QSFTError(Exception):
     """Base of every error that qsft raises on purpose.
@@ -24,3 +28,16 @@ class ConfigError(QSFTError, ValueError):
 
 class CheckpointError(QSFTError, ValueError):
     """A saved model or run cannot be read, or does not fit what it is used for."""
+
+
+class UnansweredTurns(QSFTError, RuntimeError):
+    """A policy has an action for some of the episodes that it was asked about, and none for the others.
+
+    Args:
+        actions: in order, ``None`` where there is none.
+        errors: why, by the place of the ``None``.
+    """
+
+    def __init__(self, actions: Sequence[str | None], errors: Mapping[int, Exception]) -> None:
+        super().__init__(str(next(iter(errors.values()))))
+        self.actions, self.errors = list(actions), dict(errors)

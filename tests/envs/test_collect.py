@@ -11,17 +11,21 @@ import time
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qsft.data.files import load_trajectories
+from qsft.data.files import load_trajectories, only_writer
 from qsft.data.trajectory import Trajectory
 from qsft.envs import make_policy
+from qsft.envs.base import EpisodeError
 from qsft.envs.collect import Collection, RolloutPlayer, collect, collect_to_file
+from qsft.envs.gather import gather
 from qsft.errors import ConfigError, DataError, QSFTError
+from tests.evaluation.toys import Counting, Guess
 
 WORDS = ["crane", "brace", "trace", "grace", "place", "about", "eerie"]
 
@@ -201,7 +205,7 @@ def test_a_partial_file_of_another_collection_is_left_alone(
     out, partial = tmp_path / "games.jsonl", tmp_path / "games.partial.jsonl"
     torn = whole["fast"][:-20]
     partial.write_bytes(torn)
-    with pytest.raises(DataError, match=r"games\.partial\.jsonl: row 1099: not what this command") as caught:
+    with pytest.raises(DataError, match=r"games\.partial\.jsonl: row 1: not what this command") as caught:
         collect_to_file("wordle", Guesser() if policy == "guesser" else policy, 1100, out, seed, options)
     assert "\n" not in str(caught.value)
     assert partial.read_bytes() == torn
@@ -216,7 +220,7 @@ def test_pictures_of_other_options_are_not_written_over(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in pictures.iterdir()}
     out.unlink()
     partial.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
-    with pytest.raises(DataError, match=r"row 2: not what this command"):
+    with pytest.raises(DataError, match=r"row 1: not what this command"):
         collect_to_file("alfworld-image", "population", 3, out, 0, options | {"labels": False})
     assert {path.name: path.read_bytes() for path in pictures.iterdir()} == before
     collect_to_file("alfworld-image", "population", 3, out, 0, options)
@@ -236,9 +240,101 @@ def test_an_option_is_noted_as_it_was_given_or_in_short() -> None:
 def test_a_partial_file_of_rubbish_is_left_alone(tmp_path: Path) -> None:
     partial = tmp_path / "games.partial.jsonl"
     partial.write_bytes(b"not json\n\xff\xfe\n")
-    with pytest.raises(DataError, match="row 2: not what"):
+    with pytest.raises(DataError, match="row 1: not what"):
         collect_job("fast", tmp_path / "games.jsonl")
     assert partial.read_bytes() == b"not json\n\xff\xfe\n"
+
+
+def test_a_spoilt_row_in_the_middle_is_found(whole: dict[str, bytes], tmp_path: Path) -> None:
+    lines = whole["turn by turn"].splitlines(keepends=True)
+    for spoilt in (b"rubbish\n", lines[5], b""):
+        partial = tmp_path / "games.partial.jsonl"
+        partial.write_bytes(b"".join([*lines[:4], spoilt, *lines[5:20]]))
+        with pytest.raises(DataError, match=r"games\.partial\.jsonl: row 5: not what this command"):
+            collect_job("turn by turn", tmp_path / "games.jsonl")
+
+
+def test_two_do_not_write_one_file(tmp_path: Path) -> None:
+    """The second would go on with what the first has gathered so far, and both would take its name."""
+    out = tmp_path / "games.jsonl"
+    with only_writer(tmp_path / "games.partial.jsonl"):
+        for job in (
+            lambda: collect_job("fast", out),
+            lambda: gather("wordle", make_policy("wordle", "mixture"), 2, out),
+        ):
+            with pytest.raises(DataError, match=r"games\.partial\.jsonl: another process is writing it"):
+                job()
+    collect_job("fast", out)
+    assert [path.name for path in tmp_path.iterdir()] == ["games.jsonl"]
+
+
+class Breaking(Guess):
+    """Breaks in some episodes, by the secret; counts those that are made."""
+
+    name = "breaking"
+    breaks: ClassVar[set[int]] = {3}
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).made += 1
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        if self.secret in self.breaks:
+            raise EpisodeError("the engine died")
+        return super().step(action)
+
+
+NAME = f"{__name__}:Breaking"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_an_episode_that_breaks_is_left_out_and_the_others_are_the_same(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Breaking, "breaks", set())
+    every = list(collect(NAME, Counting(), 40, 3))
+    monkeypatch.setattr(Breaking, "breaks", {3})
+    kept = [game for game in every if game.metadata["secret"] != 3]
+    assert 25 < len(kept) < 40
+    out = tmp_path / f"games{suffix}"
+    assert collect_to_file(NAME, Counting(), 40, out, 3) == len(kept)
+    assert list(load_trajectories(out)) == kept == list(collect(NAME, Counting(), 40, 3))
+    assert "failed and is left out: EpisodeError: the engine died" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_going_on_after_episodes_that_broke(tmp_path: Path) -> None:
+    out = tmp_path / "games.jsonl"
+    policy = Counting()
+    collect_to_file(NAME, policy, 40, out, 3)
+    whole = out.read_bytes()
+    partial = tmp_path / "games.partial.jsonl"
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr("qsft.data.files.write_trajectories", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            collect_to_file(NAME, policy, 40, tmp_path / "again.jsonl", 3)
+    gathered = (tmp_path / "again.partial.jsonl").read_bytes()
+    assert gathered.count(b"\n") == 40
+    out.unlink()
+    for end in (len(gathered), len(gathered) // 2, 10):
+        partial.write_bytes(gathered[:end])
+        assert collect_to_file(NAME, policy, 40, out, 3) == whole.count(b"\n")
+        assert out.read_bytes() == whole
+        out.unlink()
+
+
+def test_when_all_break_it_stops_and_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "games.jsonl"
+    monkeypatch.setattr(Breaking, "breaks", set(range(1, 7)))
+    with pytest.raises(
+        QSFTError, match="all of 16 episodes failed, the first with EpisodeError: the engine died; what was"
+    ):
+        collect_to_file(NAME, Counting(), 40, out, 3)
+    assert not out.exists()
+    monkeypatch.setattr(Breaking, "breaks", set())
+    assert collect_to_file(NAME, Counting(), 40, out, 3) == 40
 
 
 def test_parquet(tmp_path: Path) -> None:

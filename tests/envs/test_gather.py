@@ -9,10 +9,10 @@ import pytest
 from qsft.cli import main
 from qsft.data import load_trajectories
 from qsft.data.tokenize import TrajectoryTokenizer
-from qsft.endpoint import EndpointError
+from qsft.endpoint import EndpointError, RefusedRequest
 from qsft.envs import make_policy
 from qsft.envs.gather import gather
-from qsft.errors import DataError, QSFTError
+from qsft.errors import DataError, QSFTError, UnansweredTurns
 from tests.data.families import chat as chat_tokenizer
 from tests.fake_endpoint import reply, serve
 
@@ -67,6 +67,43 @@ def test_pictures_are_written_beside_the_file(tmp_path):
     (tmp_path / "games.jsonl").unlink()
     with pytest.raises(DataError, match="games-images: exists already"):
         gather("alfworld-image", policy, 3, tmp_path / "games.jsonl", env_options=options)
+
+
+class Choosy(Mortal):
+    """Has no action for the episodes whose first guess is among some words."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(10_000)
+        self.words = words
+
+    def act(self, histories):
+        actions = super().act(histories)
+        refused = {
+            place: RefusedRequest("too long")
+            for place, history in enumerate(histories)
+            if any(turn.is_agent and turn.text in self.words for turn in history.turns)
+        }
+        if refused:
+            raise UnansweredTurns([None if i in refused else text for i, text in enumerate(actions)], refused)
+        return actions
+
+
+def test_episodes_without_an_action_are_left_out(tmp_path, caplog):
+    out = tmp_path / "games.jsonl"
+    gather("wordle", Mortal(10_000), 60, tmp_path / "every.jsonl", seed=3, places=7)
+    games = list(load_trajectories(tmp_path / "every.jsonl"))
+    first = [next(game.agent_turns).text for game in games]
+    rare = {word for word in first if first.count(word) == 1}
+    count = gather("wordle", Choosy(min(rare)), 60, out, seed=3, places=7)
+    assert 54 <= count == len(played(out)) < 60
+    assert "failed: RefusedRequest: too long" in caplog.text
+    out.unlink()
+    with pytest.raises(
+        QSFTError, match=r"\d+ episodes failed, the first with RefusedRequest: too long \(\d+ of 60 epis"
+    ):
+        gather("wordle", Choosy(*rare), 60, out, seed=3, places=7)
+    assert gather("wordle", Mortal(10_000), 60, out, seed=3, places=7) == 60
+    assert [number for number, _ in played(out)] == list(range(60))
 
 
 def test_a_file_of_something_else(tmp_path):

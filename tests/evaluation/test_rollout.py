@@ -1,12 +1,14 @@
 """Batched episodes against the same episodes one by one."""
 
+import itertools
+
 import gymnasium
 import pytest
 
 from qsft.data.trajectory import Trajectory, Turn
 from qsft.envs.base import EpisodeError
-from qsft.envs.rollout import derive_seed
-from qsft.errors import ConfigError
+from qsft.envs.rollout import derive_seed, play
+from qsft.errors import ConfigError, UnansweredTurns
 from qsft.evaluation import episode_seed, failed, rollout
 from tests.evaluation.toys import Counting, Dice, Guess
 
@@ -169,6 +171,57 @@ def test_errors_that_are_not_the_environments_are_raised():
     ]:
         with pytest.raises(error, match=message):
             list(rollout(policy, env, 2, 0))
+
+
+def test_when_a_policy_fails_all_that_is_over_is_yielded_before():
+    """Also the episodes behind one that still goes on."""
+
+    class Mortal(Counting):
+        def act(self, histories):
+            if len(self.asked) == 3:
+                raise ZeroDivisionError
+            return super().act(histories)
+
+    games = list(rollout(Counting(), Guess, 40, 0))
+    over = [t for t in games if t.metadata["turns"] <= 3]
+    numbers = [t.metadata["episode"] for t in over]
+    assert numbers[-1] >= len(over), "one before the last is still in play"
+    rolling = rollout(Mortal(), Guess, 40, 0, 40)
+    assert list(itertools.islice(rolling, len(over))) == over
+    with pytest.raises(ZeroDivisionError):
+        next(rolling)
+
+
+def test_an_episode_without_an_action_is_marked_and_the_others_go_on():
+    class Choosy(Counting):
+        def act(self, histories):
+            actions = super().act(histories)
+            lost = {i: OSError("refused") for i, text in enumerate(actions) if text == "3"}
+            if lost:
+                raise UnansweredTurns([None if i in lost else text for i, text in enumerate(actions)], lost)
+            return actions
+
+    for played, healthy in zip(rollout(Choosy(), Guess, 40, 0, 7), rollout(Counting(), Guess, 40, 0, 7), strict=True):
+        if healthy.metadata["secret"] > 2:
+            assert played.metadata["error"] == "OSError: refused"
+            assert [turn.text for turn in played.agent_turns] == ["1", "2"]
+        else:
+            assert played == healthy
+    with pytest.raises(UnansweredTurns, match="refused"):
+        list(play(Choosy(), range(40), Guess, 40))
+
+
+def test_what_is_wrong_with_every_episode_ends_it_at_once():
+    class Missing(Guess):
+        made = 0
+
+        def reset(self, *, seed=None, options=None):
+            Missing.made += 1
+            raise ConfigError("the engine is not installed")
+
+    with pytest.raises(ConfigError, match="not installed"):
+        list(rollout(Counting(), Missing, 40, 0, 4))
+    assert Missing.made == 1
 
 
 def test_bad_arguments_fail_at_the_call():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
 import threading
+import time
 from base64 import b64decode, b64encode
 
 import numpy as np
@@ -16,7 +18,7 @@ from qsft.data.pictures import png
 from qsft.data.thoughts import split_thought, with_thought
 from qsft.endpoint import Endpoint, EndpointError
 from qsft.envs import make
-from qsft.errors import ConfigError, DataError
+from qsft.errors import ConfigError, DataError, UnansweredTurns
 from qsft.evaluation import rollout
 from qsft.policies import Policy
 from qsft.policies.chats import EndpointChat, LocalChat
@@ -250,6 +252,38 @@ class TestServed:
                 policy.act([START] * 200)
             assert len(server.requests) <= 4
 
+    def test_a_conversation_that_is_refused_is_one_episode_s_trouble(self):
+        with serve() as server:
+            server.answer = lambda number, body: (
+                (400, b"") if "say 2" in str(body["messages"]) else (200, reply("Action: yes"))
+            )
+            policy = PromptingPolicy("react", EndpointChat(Endpoint(server.url, "m"), parallel=2))
+            histories = [Trajectory([Turn("user", f"say {i}\n")]) for i in range(4)]
+            with pytest.raises(UnansweredTurns, match="HTTP 400") as caught:
+                policy.act(histories)
+        assert caught.value.actions == ["yes\n", "yes\n", None, "yes\n"]
+        assert list(caught.value.errors) == [2]
+
+    def test_who_interrupts_does_not_wait_for_a_silent_endpoint(self):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        release = threading.Event()
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            with serve() as server:
+                server.answer = lambda number, body: (release.wait(60), (200, reply("late")))[1]
+                chat = EndpointChat(Endpoint(server.url, "m", timeout=50), parallel=2)
+                start = time.perf_counter()
+                signal.setitimer(signal.ITIMER_REAL, 0.5)
+                with pytest.raises(KeyboardInterrupt):
+                    chat([[{"role": "user", "content": "a"}]] * 9, 0)
+                assert time.perf_counter() - start < 10
+                release.set()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
     def test_whole_games(self):
         """It answers with the number of guesses so far plus one, so it plays as ``Counting`` does, in the same form."""
         with serve() as server:
@@ -301,6 +335,13 @@ class TestLocal:
         together = chat(conversations, 0)
         assert together == [chat([conversation], 1)[0] for conversation in conversations]
         assert PromptingPolicy("few-shot", chat).act([START])
+
+    def test_a_conversation_that_it_has_no_room_for(self, folder):
+        chat = LocalChat(str(folder), max_tokens=10**7)
+        with pytest.raises(
+            ConfigError, match=r"a conversation of \d+ tokens and 10000000 of the answer are more than its"
+        ):
+            chat([[{"role": "user", "content": "the cat"}]], 0)
 
     def test_sampling_repeats_with_a_seed(self, folder):
         chat = LocalChat(str(folder), temperature=2.0, max_tokens=8)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from qsft.data.rows import json_line, trajectory_from_row, trajectory_to_row
 from qsft.data.trajectory import Trajectory
@@ -171,6 +172,12 @@ def append_trajectories(path: PathLike, trajectories: Iterable[Trajectory]) -> i
     Raises:
         DataError: another format, an existing file whose last line is cut off, an unfinished trajectory, a full disk.
     """
+    rows = (trajectory_to_row(each, f"trajectory {number}") for number, each in enumerate(trajectories, 1))
+    return append_rows(path, rows)
+
+
+def append_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> int:
+    """As :func:`append_trajectories`, of rows of any kind."""
     path = Path(path)
     if path.suffix != ".jsonl":
         raise DataError(f"{path}: only .jsonl files can be appended to; write a new file instead")
@@ -180,7 +187,9 @@ def append_trajectories(path: PathLike, trajectories: Iterable[Trajectory]) -> i
         try:
             if before and not _ends_whole(path):
                 file.write(b"\n")
-            count = _write_jsonl(file, trajectories)
+            count = 0
+            for count, row in enumerate(rows, 1):
+                file.write(json_line(row, f"trajectory {count}").encode() + b"\n")
             _to_disk(file)
             return count
         except BaseException:
@@ -189,6 +198,32 @@ def append_trajectories(path: PathLike, trajectories: Iterable[Trajectory]) -> i
             if not existed:
                 path.unlink()
             raise
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """No other process is in such a block for the same file; ``NAME.lock`` lies beside it meanwhile.
+
+    Raises:
+        DataError: another one is, or the place cannot be written to.
+    """
+    if not path.parent.is_dir():  # which a lock would make
+        raise DataError(f"{path}: there is no folder {path.parent}; make it or choose another place")
+    beside = path.with_name(f"{path.name}.lock")
+    lock = FileLock(beside)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DataError(
+            f"{path}: another process is writing it; wait until it is through, or choose another file"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    try:
+        yield
+    finally:
+        beside.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ class BlockPlayer(Protocol):
 
     A block depends on ``(seed, block)`` alone, whatever was played before: that is what makes a collection
     reproducible and resumable. ``play`` returns exactly ``size`` finished trajectories; their metadata holds the
-    reset options that replay them and ``success``.
+    reset options that replay them and ``success``. One that could not be played to its end has ``metadata["error"]``.
     """
 
     size: int

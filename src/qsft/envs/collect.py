@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,11 +16,13 @@ from qsft.data.rows import trajectory_to_row
 from qsft.data.trajectory import Trajectory
 from qsft.envs.base import BlockPlayer
 from qsft.envs.registry import make, make_policy
-from qsft.envs.rollout import derive_seed, rollout
-from qsft.errors import ConfigError, DataError
+from qsft.envs.rollout import Game, derive_seed, rollout
+from qsft.errors import ConfigError, DataError, QSFTError
 
 if TYPE_CHECKING:
     from qsft.policies.base import Policy
+
+logger = logging.getLogger(__name__)
 
 
 class RolloutPlayer:
@@ -32,12 +35,19 @@ class RolloutPlayer:
 
     def __init__(self, env_name: str, policy: Policy, env_options: Mapping[str, Any]) -> None:
         self.policy = policy
-        self.environments = [make(env_name, **env_options) for _ in range(self.size)]
+        self._make = lambda: make(env_name, **env_options)
+        self.environments = [self._make() for _ in range(self.size)]
 
     def play(self, seed: int, block: int) -> list[Trajectory]:
         self.policy.seed(derive_seed(seed, 1, block))
         episodes = range(block * self.size, (block + 1) * self.size)
-        return rollout(self.environments, self.policy, [derive_seed(seed, 0, episode) for episode in episodes])
+        seeds = [derive_seed(seed, 0, episode) for episode in episodes]
+        return rollout(self.environments, self.policy, seeds, on_error=self._replace)
+
+    def _replace(self, game: Game, error: Exception) -> None:
+        game.trajectory.metadata["error"] = f"{type(error).__name__}: {error}"
+        self.environments[game.number].close()
+        self.environments[game.number] = self._make()
 
 
 class Collection:
@@ -79,9 +89,17 @@ class Collection:
         """Episodes ``number * block_size`` to ``(number + 1) * block_size``, the latter excluded.
 
         Metadata: ``env``, ``policy``, ``seed``, ``env_options``, ``episode``, the reset options that replay it,
-        ``success``.
+        ``success``; or ``error`` for one that its environment could not play to the end.
+
+        Raises:
+            QSFTError: none of them could be played: the others would not fare better.
         """
         trajectories = self._player.play(self._seed, number)
+        if all("error" in trajectory.metadata for trajectory in trajectories):
+            raise QSFTError(
+                f"all of {len(trajectories)} episodes failed, the first with {trajectories[0].metadata['error']}; what was "
+                "collected before is kept: mend that and repeat the command"
+            )
         for episode, trajectory in enumerate(trajectories, start=number * self.block_size):
             trajectory.metadata = {**self.source, "episode": episode, **trajectory.metadata}
         return trajectories
@@ -108,11 +126,14 @@ def collect(
 ) -> Iterator[Trajectory]:
     """Plays ``episodes`` episodes (at least 1) and yields them in order; the rest is as for :class:`Collection`.
 
+    Those that failed are left out, with a warning.
+
     Raises:
         ConfigError: at once.
     """
     collection = Collection(env_name, policy, seed, env_options)
-    return (trajectory for block in _blocks(collection, 0, _at_least_one(episodes)) for trajectory in block)
+    blocks = _blocks(collection, 0, _at_least_one(episodes))
+    return (trajectory for block in blocks for trajectory in block if not _failed(trajectory.metadata))
 
 
 def collect_to_file(
@@ -122,7 +143,7 @@ def collect_to_file(
     out: str | os.PathLike[str],
     seed: int = 0,
     env_options: Mapping[str, Any] | None = None,
-) -> None:
+) -> int:
     """Plays ``episodes`` episodes (at least 1) into a new file; the rest is as for :class:`Collection`.
 
     They are gathered in ``NAME.partial.jsonl`` beside the file, which takes the file's name at the end. When it is
@@ -130,41 +151,73 @@ def collect_to_file(
     does not repeat itself (a player limited by time). Pictures are written to the folder ``NAME-images`` beside it
     (:func:`qsft.data.pictures.save_pictures`).
 
+    An episode that its environment fails in, such as a game whose engine dies again and again, is left out of the file;
+    its number is missing in the metadata then.
+
     Args:
         out: a ``.jsonl`` or ``.parquet`` file that does not exist yet.
+
+    Returns:
+        the number of episodes in the file.
 
     Raises:
         ConfigError: at once.
         DataError: ``out``, or the folder of its pictures, exists; it has another ending; what was gathered before was
-            made with other arguments; the disk is full. What was gathered so far is kept.
+            made with other arguments; another process is writing it; the disk is full. What was gathered so far is kept.
+        QSFTError: a whole block of episodes failed. What was gathered so far is kept.
     """
     # Only here: reading and writing files brings in pyarrow and datasets, which playing does not need.
-    from qsft.data.files import append_trajectories, load_trajectories, write_trajectories
+    from qsft.data.files import only_writer
 
     out = Path(out)
     if out.suffix not in (".jsonl", ".parquet"):
         raise DataError(f"{out}: cannot write format {out.suffix or '(no extension)'}; use .jsonl or .parquet")
-    if out.exists():
-        raise DataError(f"{out}: exists already; delete it or choose another file")
     collection = Collection(env_name, policy, seed, env_options)
     partial = out.with_suffix(".partial.jsonl")
+    with only_writer(partial):
+        return _collect(collection, _at_least_one(episodes), out, partial)
+
+
+def _collect(collection: Collection, episodes: int, out: Path, partial: Path) -> int:
+    from qsft.data.files import append_rows, write_trajectories
+    from qsft.data.rows import trajectory_from_row
+
+    if out.exists():
+        raise DataError(f"{out}: exists already; delete it or choose another file")
     pictures = picture_folder(out)
     if pictures.exists() and not partial.exists():
         raise DataError(
             f"{pictures}: exists already, and the pictures would go there; delete it or choose another file"
         )
-    done = _resume(partial, collection, _at_least_one(episodes), pictures)
-    append_trajectories(partial, [])  # pictures without it would look like those of another file
+    done, failures = _resume(partial, collection, episodes, pictures)
+    append_rows(partial, [])  # pictures without it would look like those of another file
     with RowProgress(f"Collecting {out.name}", lambda: done / episodes) as progress:
         for block in _blocks(collection, done, episodes):
-            append_trajectories(partial, [save_pictures(each, pictures) for each in block])
+            append_rows(partial, [_row(each, pictures) for each in block])
+            failures += sum(_failed(each.metadata) for each in block)
             done += len(block)
             progress.advance(len(block))
-    if out.suffix == ".jsonl":
+    if out.suffix == ".jsonl" and not failures:
         os.replace(partial, out)
     else:
-        write_trajectories(out, load_trajectories(partial))
+        with partial.open(encoding="utf-8") as file:
+            rows = (json.loads(line) for line in file)
+            write_trajectories(out, (trajectory_from_row(row) for row in rows if not _failed(row["metadata"])))
         partial.unlink()
+    return episodes - failures
+
+
+def _row(played: Trajectory, pictures: Path) -> dict[str, Any]:
+    """Its row in the partial file; of one that failed only what it was, so that a row is an episode."""
+    if "error" in played.metadata:
+        return {"messages": [], "rewards": [], "metadata": played.metadata}
+    return trajectory_to_row(save_pictures(played, pictures))
+
+
+def _failed(metadata: Mapping[str, Any]) -> bool:
+    if "error" in metadata:
+        logger.warning("episode %s failed and is left out: %s", metadata.get("episode"), metadata["error"])
+    return "error" in metadata
 
 
 def _blocks(collection: Collection, start: int, stop: int) -> Iterator[list[Trajectory]]:
@@ -176,36 +229,38 @@ def _blocks(collection: Collection, start: int, stop: int) -> Iterator[list[Traj
         start += len(block)
 
 
-def _resume(partial: Path, collection: Collection, episodes: int, pictures: Path) -> int:
-    """Cuts what was gathered before back to whole rows, at most ``episodes``, and returns their number."""
+def _resume(partial: Path, collection: Collection, episodes: int, pictures: Path) -> tuple[int, int]:
+    """Cuts what was gathered before back to whole rows, at most ``episodes``; their number, and of those that failed."""
     if not partial.exists():
-        return 0
-    rows = size = 0
-    last = b""
+        return 0, 0
+    rows = size = failures = 0
+    row: dict[str, Any] = {}
     with partial.open("rb") as file:
         for line in file:
             if rows == episodes or not line.endswith(b"\n"):
                 break
-            rows, size, last = rows + 1, size + len(line), line
-    if rows:
-        try:
-            row = json.loads(last)
-            noted = dict(row["metadata"])
-        except (ValueError, KeyError, TypeError):
-            row = noted = {}
-        # first what was asked for: pictures of other options must not be written over those that are there
-        same = {**noted, **collection.source, "episode": rows - 1} == noted
-        if same and collection.repeatable:
-            number, index = divmod(rows - 1, collection.block_size)
-            expected = save_pictures(collection.block(number)[index], pictures)
-            same = row == json.loads(json.dumps(trajectory_to_row(expected)))
-        if not same:
-            raise DataError(
-                f"{partial}: row {rows}: not what this command would have written there; "
-                "repeat the command that was interrupted, or delete the file"
-            )
+            try:
+                row = json.loads(line)
+                noted = dict(row["metadata"])
+            except (ValueError, KeyError, TypeError):
+                noted = {}
+            # first what was asked for: pictures of other options must not be written over those that are there
+            if {**noted, **collection.source, "episode": rows} != noted:
+                raise _other(partial, rows + 1)
+            rows, size, failures = rows + 1, size + len(line), failures + ("error" in noted)
+    if rows and collection.repeatable:
+        number, index = divmod(rows - 1, collection.block_size)
+        if row != json.loads(json.dumps(_row(collection.block(number)[index], pictures))):
+            raise _other(partial, rows)
     os.truncate(partial, size)
-    return rows
+    return rows, failures
+
+
+def _other(partial: Path, row: int) -> DataError:
+    return DataError(
+        f"{partial}: row {row}: not what this command would have written there; repeat the command that was interrupted, or "
+        "delete the file"
+    )
 
 
 def _at_least_one(episodes: int) -> int:

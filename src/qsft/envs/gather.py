@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import gymnasium
 
 from qsft.data.pictures import picture_folder, save_pictures
 from qsft.data.progress import RowProgress
 from qsft.envs.collect import source_of
 from qsft.envs.registry import environment_class, make
-from qsft.envs.rollout import derive_seed, play
+from qsft.envs.rollout import Game, derive_seed, play
 from qsft.errors import DataError, QSFTError
 
 if TYPE_CHECKING:
     from qsft.policies.base import Policy
+
+logger = logging.getLogger(__name__)
+_MOST_FAILED = 0.1
 
 
 def gather(
@@ -28,12 +34,13 @@ def gather(
     env_options: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
     places: int = 8,
-) -> None:
+) -> int:
     """Plays episodes 0 to ``episodes - 1`` into a new file.
 
     Each is appended to ``NAME.partial.jsonl`` beside the file as soon as it is over. When the policy fails, what is there
     stays, and the same call plays what is missing. At the end the episodes are put in order and the file gets its name.
-    How an episode starts depends on the seed and its number alone.
+    How an episode starts depends on the seed and its number alone. An episode that its environment fails in, or in which
+    the policy has no action (:class:`qsft.errors.UnansweredTurns`), is left out of the file, with a warning.
 
     Args:
         env_name, seed, env_options: as for :func:`qsft.envs.collect.collect`.
@@ -43,22 +50,41 @@ def gather(
         metadata: what else to note down with each episode, such as the model's name; going on takes the same.
         places: how many are played at once.
 
+    Returns:
+        the number of episodes in the file.
+
     Raises:
         ConfigError: unknown name or option.
         DataError: ``out``, or the folder of its pictures, exists; it has another ending; what was gathered before was
-            made with other arguments.
-        QSFTError: the policy failed; the message says how many episodes are kept.
+            made with other arguments; another process is writing it.
+        QSFTError: the policy failed, or more than a tenth of the episodes did; the message says how many are kept, and
+            the same call plays the others.
     """
-    from qsft.data.files import append_trajectories, load_trajectories, write_trajectories
+    from qsft.data.files import only_writer
 
     out = Path(out)
     if out.suffix not in (".jsonl", ".parquet"):
         raise DataError(f"{out}: cannot write format {out.suffix or '(no extension)'}; use .jsonl or .parquet")
-    if out.exists():
-        raise DataError(f"{out}: exists already; delete it or choose another file")
     options = dict(env_options or {})
     source = {**source_of(environment_class(env_name).name, policy.name, seed, options), **(metadata or {})}
+    with only_writer(out.with_suffix(".partial.jsonl")):
+        return _gather(policy, episodes, out, seed, source, lambda: make(env_name, **options), places)
+
+
+def _gather(
+    policy: Policy,
+    episodes: int,
+    out: Path,
+    seed: int,
+    source: Mapping[str, Any],
+    env_factory: Callable[[], gymnasium.Env],
+    places: int,
+) -> int:
+    from qsft.data.files import append_trajectories, load_trajectories, write_trajectories
+
     partial, pictures = out.with_suffix(".partial.jsonl"), picture_folder(out)
+    if out.exists():
+        raise DataError(f"{out}: exists already; delete it or choose another file")
     if pictures.exists() and not partial.exists():
         raise DataError(
             f"{pictures}: exists already, and the pictures would go there; delete it or choose another file"
@@ -66,23 +92,31 @@ def gather(
     done = _gathered(partial, source)
     missing = [episode for episode in range(episodes) if episode not in done]
     policy.seed(derive_seed(seed, 1, len(done)))
-    kept = episodes - len(missing)
-    games = play(
-        policy, [derive_seed(seed, 0, episode) for episode in missing], lambda: make(env_name, **options), places
-    )
+    kept, failures = episodes - len(missing), list[str]()
+
+    def fail(game: Game, error: Exception) -> None:
+        failures.append(f"{type(error).__name__}: {error}")
+        logger.warning("episode %d failed: %s", missing[game.number], failures[-1])
+
+    games = play(policy, [derive_seed(seed, 0, episode) for episode in missing], env_factory, places, on_error=fail)
     try:
-        with RowProgress(f"Collecting {out.name}", lambda: kept / episodes) as progress:
+        with RowProgress(f"Collecting {out.name}", lambda: (kept + len(failures)) / episodes) as progress:
             for game in games:
+                progress.advance()
+                if game.env is None:
+                    continue
                 played = game.trajectory
                 played.metadata = {**source, "episode": missing[game.number], **played.metadata}
                 append_trajectories(partial, [save_pictures(played, pictures)])
                 kept += 1
-                progress.advance()
+        if len(failures) > _MOST_FAILED * episodes:
+            raise QSFTError(f"{len(failures)} episodes failed, the first with {failures[0]}")
     except QSFTError as error:
         raise QSFTError(f"{error} ({kept} of {episodes} episodes are kept in {partial}; repeat to go on)") from error
     collected = sorted(load_trajectories(partial), key=lambda played: played.metadata["episode"])
-    write_trajectories(out, (played for played in collected if played.metadata["episode"] < episodes))
+    count = write_trajectories(out, (played for played in collected if played.metadata["episode"] < episodes))
     partial.unlink()
+    return count
 
 
 def _gathered(partial: Path, source: Mapping[str, Any]) -> set[int]:

@@ -13,7 +13,7 @@ import numpy as np
 from qsft.data.pictures import png
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.envs.base import EpisodeError
-from qsft.errors import ConfigError
+from qsft.errors import ConfigError, UnansweredTurns
 
 if TYPE_CHECKING:
     from qsft.policies.base import Policy
@@ -52,12 +52,14 @@ def play(
         env_factory: makes an environment when none is free; those of finished episodes are used again.
         places: how many are played at once.
         options: reset options of each episode, such as ``{"secret": "crane"}``; ``None`` for none.
-        on_error: gets what an environment's ``reset`` or ``step`` raised (or the fact that a reward is not finite);
-            that episode is over then, and its environment is not used again. ``None``: it is raised.
+        on_error: gets what an environment's ``reset`` or ``step`` raised (or the fact that a reward is not finite), or
+            why the policy has no action (:class:`qsft.errors.UnansweredTurns`); that episode is over then, and its
+            environment is not used again. ``None``: it is raised.
 
     Raises:
         EpisodeError: the policy did not return one text for each history.
-        ConfigError: an observation of another kind (:func:`observed`), or a last info without ``success``.
+        ConfigError: an observation of another kind (:func:`observed`), a last info without ``success``, or one that an
+            environment's ``reset`` raises: other episodes would fare no better.
     """
     starts = enumerate(seeds)
     playing: list[Game] = []
@@ -83,6 +85,7 @@ def rollout(
     policy: Policy,
     seeds: Sequence[int],
     options: Sequence[Mapping[str, Any]] | None = None,
+    on_error: Callable[[Game, Exception], None] | None = None,
 ) -> list[Trajectory]:
     """Plays one episode in each environment, all at the same time (see :func:`play`).
 
@@ -91,6 +94,7 @@ def rollout(
         policy: who plays.
         seeds: n seeds, one for each reset.
         options: n reset options; ``None`` for none.
+        on_error: as for :func:`play`; the number of a game is that of its environment.
 
     Returns:
         n finished trajectories. The environment speaks as ``"user"``, its last answer included unless it is empty.
@@ -99,7 +103,8 @@ def rollout(
     if len(environments) != len(seeds):
         raise ConfigError(f"{len(environments)} environments and {len(seeds)} seeds: give one seed an environment")
     waiting = iter(environments)
-    games = sorted(play(policy, seeds, lambda: next(waiting), len(environments), options), key=lambda g: g.number)
+    played = play(policy, seeds, lambda: next(waiting), len(environments), options, on_error)
+    games = sorted(played, key=lambda game: game.number)
     return [game.trajectory for game in games]
 
 
@@ -158,6 +163,8 @@ def _reset(
     assert game.env is not None
     try:
         observation, _ = game.env.reset(seed=seed, options=options)
+    except ConfigError:
+        raise
     except Exception as error:
         _broken(game, error, on_error)
     else:
@@ -167,13 +174,23 @@ def _reset(
 def _one_turn(policy: Policy, games: list[Game], on_error: Callable[[Game, Exception], None] | None) -> None:
     if not games:
         return
-    actions = policy.act([game.trajectory for game in games])
+    lost: dict[int, Exception] = {}
+    actions: Sequence[str | None]
+    try:
+        actions = policy.act([game.trajectory for game in games])
+    except UnansweredTurns as some:
+        if on_error is None:
+            raise
+        actions, lost = some.actions, some.errors
     if len(actions) != len(games):
         raise EpisodeError(
             f"policy {policy.name!r} returned {len(actions)} actions for {len(games)} histories; act must return one each"
         )
-    for game, action in zip(games, actions, strict=True):
-        _step(game, action, on_error)
+    for place, (game, action) in enumerate(zip(games, actions, strict=True)):
+        if action is None:
+            _broken(game, lost[place], on_error)
+        else:
+            _step(game, action, on_error)
 
 
 def _step(game: Game, action: str, on_error: Callable[[Game, Exception], None] | None) -> None:

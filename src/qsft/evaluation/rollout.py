@@ -50,7 +50,9 @@ def rollout(
 
     An exception in an environment's ``reset`` or ``step`` (or a reward that is not finite) ends that episode alone:
     ``metadata["error"]`` says what happened, ``ended`` stays ``None``, the environment is replaced, the first of each
-    kind is logged, and :func:`failed` finds them. An exception of the policy or of ``env_factory`` is raised.
+    kind is logged, and :func:`failed` finds them; so it is where a policy has no action for an episode
+    (:class:`qsft.errors.UnansweredTurns`). Other exceptions of the policy and of ``env_factory`` are raised, and so is a
+    ``ConfigError`` of ``reset``; the episodes that are over by then are yielded before.
 
     Args:
         policy: plays all episodes.
@@ -102,6 +104,9 @@ def _in_order(
                 while next_out in finished:
                     yield finished.pop(next_out)
                     next_out += 1
+        except Exception:
+            yield from (finished.pop(number) for number in sorted(finished))
+            raise
         finally:
             environments.close()
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from base64 import b64encode
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 
 from qsft.data.pictures import png, read_picture
-from qsft.endpoint import Endpoint
+from qsft.endpoint import Endpoint, RefusedRequest
 from qsft.errors import ConfigError
 
 #: ``{"role": "system" | "user" | "assistant", "content": ...}`` each; the content is a text, or a list of parts with
@@ -20,7 +21,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Chat(Protocol):
-    """Conversations and a seed to answers, in order.
+    """Conversations and a seed to answers, in order; an error in place of an answer that is refused.
 
     Attributes:
         name: of the model.
@@ -28,7 +29,7 @@ class Chat(Protocol):
 
     name: str
 
-    def __call__(self, conversations: Sequence[Messages], seed: int) -> list[str]: ...
+    def __call__(self, conversations: Sequence[Messages], seed: int) -> Sequence[str | RefusedRequest]: ...
 
 
 def picture_part(image: str | bytes) -> dict[str, Any]:
@@ -59,22 +60,44 @@ class EndpointChat:
         self.settings = {"temperature": temperature, "max_tokens": max_tokens}
         self.parallel = parallel
 
-    def __call__(self, conversations: Sequence[Messages], seed: int) -> list[str]:
-        """Answers in order.
+    def __call__(self, conversations: Sequence[Messages], seed: int) -> list[str | RefusedRequest]:
+        """Answers in order; the error in place of one that is refused.
 
         Raises:
             EndpointError: the endpoint is down; requests that have not begun are not made.
         """
         seeded = self.settings["temperature"] > 0
-        pool = ThreadPoolExecutor(self.parallel)
+        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[int, str | Exception]] = queue.SimpleQueue()
+        for place in range(len(conversations)):
+            todo.put(place)
+        over = threading.Event()
+
+        def work() -> None:
+            while not (over.is_set() or todo.empty()):
+                try:
+                    place = todo.get_nowait()
+                except queue.Empty:
+                    return
+                settings = {**self.settings, **({"seed": seed + place} if seeded else {})}
+                try:
+                    done.put((place, self.endpoint.chat(conversations[place], **settings)))
+                except Exception as error:
+                    done.put((place, error))
+
+        # not a pool: its threads are waited for when one interrupts, however long the endpoint is silent
+        for _ in range(min(self.parallel, len(conversations))):
+            threading.Thread(target=work, daemon=True).start()
+        answers: dict[int, str | RefusedRequest] = {}
         try:
-            waiting = [
-                pool.submit(self.endpoint.chat, messages, **self.settings, **({"seed": seed + i} if seeded else {}))
-                for i, messages in enumerate(conversations)
-            ]
-            return [answer.result() for answer in waiting]
+            while len(answers) < len(conversations):
+                place, answer = done.get()
+                if isinstance(answer, Exception) and not isinstance(answer, RefusedRequest):
+                    raise answer
+                answers[place] = answer
         finally:
-            pool.shutdown(cancel_futures=True)
+            over.set()
+        return [answers[place] for place in range(len(conversations))]
 
 
 class LocalChat:
@@ -110,9 +133,11 @@ class LocalChat:
         """Answers in order.
 
         Raises:
-            ConfigError: a message with pictures.
+            ConfigError: a message with pictures, or a conversation that the model has no room for.
         """
         import torch
+
+        from qsft.models.states import max_positions
 
         if any(not isinstance(message["content"], str) for messages in conversations for message in messages):
             raise ConfigError(f"{self.name}: a local chat model is shown texts alone; serve it, and give --endpoint.")
@@ -120,6 +145,12 @@ class LocalChat:
         inputs = self.tokenizer.apply_chat_template(
             list(conversations), add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         ).to(self.model.device)
+        length, most = inputs["input_ids"].shape[1], max_positions(self.model)
+        if most is not None and length + self.max_tokens > most:
+            raise ConfigError(
+                f"{self.name}: a conversation of {length} tokens and {self.max_tokens} of the answer are more than its "
+                f"{most} positions; give fewer --shots, shorter --instructions, a smaller --max-tokens, or another model"
+            )
         sampling: dict[str, Any] = {"do_sample": False}
         if self.temperature > 0:
             sampling = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}

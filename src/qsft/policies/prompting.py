@@ -17,7 +17,8 @@ import numpy as np
 from qsft.data.files import load_trajectories
 from qsft.data.thoughts import split_thought, with_thought
 from qsft.data.trajectory import Trajectory, Turn
-from qsft.errors import ConfigError
+from qsft.endpoint import RefusedRequest
+from qsft.errors import ConfigError, UnansweredTurns
 from qsft.policies.chats import Chat, Messages, picture_part
 
 KINDS = ("react", "few-shot")
@@ -80,14 +81,23 @@ class PromptingPolicy:
         """The actions in the answers. An answer without one is the action, as it stands: the environment judges it.
 
         Raises:
+            UnansweredTurns: the endpoint refuses some of the conversations.
             EndpointError: the endpoint is down.
         """
         if not histories:
             return []
         answers = self._chat([self._conversation(history) for history in histories], int(self._rng.integers(2**31)))
-        actions = [self._action(answer) for answer in answers]
-        for history, answer, action in zip(histories, answers, actions, strict=True):
-            self._answers[(*_texts(history), action)] = answer
+        actions: list[str] = []
+        refused: dict[int, Exception] = {}
+        for place, (history, answer) in enumerate(zip(histories, answers, strict=True)):
+            if isinstance(answer, RefusedRequest):
+                refused[place] = answer
+                actions.append("")
+            else:
+                actions.append(self._action(answer))
+                self._answers[(*_texts(history), actions[-1])] = answer
+        if refused:
+            raise UnansweredTurns([None if i in refused else action for i, action in enumerate(actions)], refused)
         return actions
 
     def _conversation(self, history: Trajectory) -> Messages:

@@ -29,7 +29,8 @@ class ChessPlayer:
     """The :class:`qsft.envs.base.BlockPlayer` of the scripted policies of :class:`Chess` and its subclasses.
 
     Episode i is reset with ``derive_seed(seed, 0, i)`` and its player draws from ``derive_seed(seed, 1, i)``: neither
-    the number of workers nor the size of a block changes any game. A game that the engine fails in is played once more.
+    the number of workers nor the size of a block changes any game. A game that the engine fails in is played once more;
+    where it fails again, the game has ``metadata["error"]``.
 
     Args:
         environment: with whose options to play.
@@ -67,7 +68,10 @@ def _game(thread: threading.local, policy: ChessPolicy, seed: int, episode: int)
         return _play(thread.environment, policy, seed, episode)
     except EngineError as error:
         logger.warning("game %d is played again: %s", episode, error)
+    try:
         return _play(thread.environment, policy, seed, episode)
+    except EngineError as error:
+        return Trajectory(metadata={"error": str(error)})
 
 
 def _play(environment: Chess, policy: ChessPolicy, seed: int, episode: int) -> Trajectory:

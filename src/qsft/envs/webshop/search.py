@@ -13,7 +13,7 @@ import numpy as np
 import Stemmer
 
 from qsft.envs.webshop.catalogue import Catalogue
-from qsft.errors import DataError
+from qsft.errors import ConfigError, DataError
 
 K1, B = 0.9, 0.4
 #: Products that a search finds at most.
@@ -38,7 +38,8 @@ class SearchEngine:
             made. ``None`` makes it in memory.
 
     Raises:
-        DataError: the folder cannot be written, or the index in it is damaged.
+        ConfigError: the folder cannot be written.
+        DataError: the index in it is damaged.
     """
 
     def __init__(self, catalogue: Catalogue, folder: str | os.PathLike[str] | None = None) -> None:
@@ -112,6 +113,6 @@ def _save(index: bm25s.BM25, path: Path) -> None:
                 if not path.is_dir():  # else another process was faster, with the same content
                     raise
     except OSError as error:
-        raise DataError(
-            f"{path.parent}: no search index can be kept there ({error.strerror}); choose another folder"
+        raise ConfigError(
+            f"webshop: index: {path.parent}: no search index can be kept there ({error.strerror}); choose another folder"
         ) from error
