@@ -28,7 +28,7 @@ def add_convert(verbs: Any) -> None:
         "--percentiles", action="store_const", const=True, help="actions between the data's 1st and 99th percentile"
     )
     verb.add_argument(
-        "--instruction", action="store_const", const=True, help="begin each episode with what it was told to do"
+        "--instruction", action="store_const", const=True, help="begin each observation with what the episode was to do"
     )
     verb.add_argument("--cameras", nargs="*", metavar="NAME", help="whose pictures to write (default: all)")
     verb.add_argument("--image-size", type=positive, help="pixels of a side that pictures are resized to")

@@ -56,7 +56,8 @@ def _video(arguments: argparse.Namespace) -> None:
     check_ending(arguments.out)
     trajectory, folder, where = _episode(arguments)
     values = None if arguments.values is None else _turn_values(arguments.values, trajectory, folder, where)
-    options = _pairs(arguments.env_option, "--env-option")
+    noted = trajectory.metadata.get("env_options")
+    options = {**(noted if isinstance(noted, dict) else {}), **_pairs(arguments.env_option, "--env-option")}
     save_film(trajectory, arguments.out, arguments.size, folder, options, values)
     print(f"film in {arguments.out}")
 

@@ -120,14 +120,16 @@ def test_vectors_rewards_and_tasks(tmp_path: Path) -> None:
     games = list(load_trajectories(tmp_path / "set.jsonl"))
     assert [game.rewards for game in games] == rewards(1, 0, 0.5)
     assert [game.ended for game in games] == ["terminated", "truncated", "terminated"]
-    assert [game.turns[0].text for game in games] == ["sort\n", "stack\n", "sort\n"]
+    for game, told in zip(games, ["sort", "stack", "sort"], strict=True):
+        assert game.metadata["instruction"] == told
+        assert all(turn.text.startswith(f"{told} s") for turn in game.turns if turn.role == "user")
     assert games[1].metadata["task"] == "stack" and games[2].metadata["episode"] == 2
     assert games[0].metadata["vectors"]["action"]["names"] == ["action.pan", "action.lift"]
     assert games[0].metadata["vectors"]["observation"]["names"][2:] == ["observation.state.2", "observation.force"]
     for game, rows in zip(games, folder.rows, strict=True):
         actions, seen = vector_tokens(game.metadata, "action"), vector_tokens(game.metadata, "observation")
         assert actions is not None and seen is not None
-        states = [seen.parse(turn.text) for turn in game.turns if turn.role == "user"]
+        states = [seen.parse(turn.text.partition(" ")[2]) for turn in game.turns if turn.role == "user"]
         assert len(states) == len(rows), "nothing is seen after the last action"
         for row, turn, state in zip(rows, game.agent_turns, states, strict=True):
             done = np.clip(row["action"], actions.low, actions.high)
@@ -264,9 +266,37 @@ def without_a_column(folder: Folder) -> None:
             del row["observation.force"]
 
 
+def without_a_task(folder: Folder) -> None:
+    for row in folder.rows[1]:
+        row["task_index"] = None
+
+
+def with_a_length_of_text(folder: Folder) -> None:
+    for row in folder.episodes:
+        row["length"] = "4"
+
+
+def with_no_number_of_its_own(folder: Folder) -> None:
+    for row in folder.rows[0]:
+        row["episode_index"] = None
+
+
+def with_a_shape_of_text(folder: Folder) -> None:
+    folder.info["features"]["action"]["shape"] = ["2"]
+
+
+def with_no_rate(folder: Folder) -> None:
+    folder.info["fps"] = float("nan")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (without_a_task, r"episode 1: field task_index: None is no whole number; mend it"),
+        (with_a_length_of_text, r"meta/episodes: episode 0: length: '4' is no whole number"),
+        (with_no_number_of_its_own, r"file-000\.parquet: field episode_index: None is no whole number"),
+        (with_a_shape_of_text, r"info\.json: not LeRobot's .*action: shape \['2'\]"),
+        (with_no_rate, r"info\.json: field fps: nan"),
         (without_frame, r"file-001\.parquet: episode 2: field frame_index: frame 3 is missing, it should have 5"),
         (with_nan, r"file-000\.parquet: episode 1: field action: step 2: action\.lift is nan"),
         (with_a_short_action, r"episode 1: field action: 5 values in 3 frames of 2"),

@@ -123,13 +123,13 @@ def test_dicts_pictures_whole_numbers_and_instructions(tmp_path: Path, home: Pat
     make("rooms/door-v0", space, spaces.Discrete(3, start=5), [episode], jpeg_encoding=False)
     convert(MinariSource("rooms/door-v0"), tmp_path / "door.jsonl", instruction=True)
     (game,) = load_trajectories(tmp_path / "door.jsonl")
-    assert (game.turns[0].role, game.turns[0].text) == ("system", "open it\n")
+    assert game.metadata["instruction"] == "open it"
     assert [turn.text for turn in game.agent_turns] == ["a2\n", "a0\n"]
     assert game.metadata["vectors"]["observation"]["names"] == ["arm.0[0]", "arm.0[1]", "arm.1", "door"]
     assert [turn.text for turn in game.turns if turn.role == "user"] == [
-        "s0 s0 s0 s0\n",
-        "s255 s0 s1 s1\n",
-        "s128 s0 s0 s1\n",
+        "open it s0 s0 s0 s0\n",
+        "open it s255 s0 s1 s1\n",
+        "open it s128 s0 s0 s1\n",
     ]
     shown = [Image.open(tmp_path / turn.images[0]) for turn in game.turns if turn.role == "user"]
     assert (np.stack([np.asarray(image) for image in shown]) == pictures).all()
@@ -168,6 +168,7 @@ def test_bounds_at_percentiles(tmp_path: Path) -> None:
             {"actions": [[0.0, 1.5]]},
             r"episode 1: field action: step 0: action\[1\] is 1.5; .* out of its bounds -1 to 1",
         ),
+        ({"actions": [[0.0, 1.00001]]}, r"action\[1\] is 1\.00001\d+; it is out of its bounds -1 to 1"),
         ({"actions": [[0.0]]}, r"episode 1: field action: shape \(1, 1\) for 1 entries of 2 values"),
         ({"observations": [[0.0], [np.inf]]}, r"episode 1: field observation: step 1: observation is inf"),
         ({"observations": [[0.0]] * 3}, r"episode 1: field observation: 3 for 1 actions"),
@@ -184,6 +185,19 @@ def test_bad_values(change: dict, message: str, tmp_path: Path) -> None:
         convert(MinariSource("toy/bad-v0"), tmp_path / "bad.jsonl")
     assert "\n" not in str(caught.value) and "toy/bad-v0: episode 1" in str(caught.value)
     assert not [path for path in tmp_path.iterdir() if path.name != "minari"]
+
+
+def test_values_that_differ_by_rounding_alone(tmp_path: Path) -> None:
+    """A bound that float32 stepped over is that bound, and a dimension that only rounding moves never changes."""
+    still = [[0.3, 0.0], [np.nextafter(0.3, 1), 1.0], [0.3, 2.0]]
+    over = np.nextafter(np.float32(1), np.float32(2))
+    episode = {"observations": np.array(still), "actions": np.array([[over], [-1.0]]), "rewards": np.zeros(2)}
+    space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    make("toy/rounded-v0", space, spaces.Box(-1, 1, (1,), np.float64), [episode])
+    convert(MinariSource("toy/rounded-v0"), tmp_path / "rounded.jsonl", bins=4)
+    (game,) = load_trajectories(tmp_path / "rounded.jsonl")
+    assert [turn.text for turn in game.agent_turns] == ["a3\n", "a0\n"]
+    assert game.metadata["vectors"]["observation"]["bins"] == [1, 4]
 
 
 def test_what_is_no_dataset(tmp_path: Path) -> None:

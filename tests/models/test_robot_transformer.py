@@ -111,6 +111,40 @@ def test_steps_as_rows_give_what_masked_attention_gives(ends):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("vision", "message"),
+    [
+        ("resnet", "vision: 'resnet'; give a backbone's config with its model_type"),
+        ({"out_features": ["stage4"]}, "give a backbone's config with its model_type"),
+        ({"model_type": "no such thing"}, "model: vision: "),
+        (
+            {"model_type": "resnet", "out_featurez": ["stage4"]},
+            "model: vision: ResNetConfig has no setting 'out_featurez'",
+        ),
+        ({"model_type": "vit"}, "robot_transformer: vision: "),
+    ],
+)
+def test_backbones_that_cannot_be_made(vision, message):
+    settings = {"model_type": "robot_transformer", "image_token_id": 3, "vision": vision}
+    with pytest.raises(ConfigError, match=message) as caught:
+        model_from_config(settings, word_level_tokenizer(["a1"]), 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("history", "layers"), [(2, 2), (3, 2), (2, 3)])
+def test_each_layer_reaches_further_back(history, layers):
+    model = make(history=history, layers=layers)
+    ids = torch.cat([IDS, IDS[:, 1:], IDS[:, 1:]], dim=1)  # twelve steps
+    plain = model(ids).logits[0, -1]
+    reached = []
+    for ago in range(12):
+        changed = ids.clone()
+        changed[0, -7 * ago - 6] = 28
+        if (model(changed).logits[0, -1] - plain).abs().max() > 1e-6:
+            reached.append(ago)
+    assert reached == list(range(layers * (history - 1) + 1))
+
+
 def with_images():
     """``(model, ids, images)``: two steps, an image of two tokens each."""
     model = make(image_token_id=IMAGE, image_tokens=2)

@@ -7,8 +7,9 @@ import pytest
 from qsft.data import Trajectory, Turn, write_trajectories
 from qsft.data.pictures import picture_folder, png, save_pictures
 from qsft.envs import make
-from qsft.errors import ConfigError
+from qsft.errors import ConfigError, DataError
 from qsft.evaluation import rollout
+from qsft.models.scratch import word_level_tokenizer
 from qsft.policies import load_policy
 from qsft.study import symbol_tokenizer
 from qsft.training import RunSettings, train
@@ -33,6 +34,40 @@ def episodes(count):
             turns += [Turn("assistant", action, reward), Turn("user", seen["text"], images=(png(seen["image"]),))]
         games.append(Trajectory(turns, "terminated" if number % 2 else "truncated", {"episode": number}))
     return games
+
+
+STEP = [Turn("user", "a1 a2\n"), Turn("assistant", "a3 a4\n", 0.0)]
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [Turn("system", "a5\n"), *STEP * 3],
+        [*STEP, Turn("user", "a1\n"), *STEP],
+        [Turn("assistant", "a3\n", 0.0), *STEP],
+        [Turn("user", "a1\n"), Turn("user", "a2\n"), Turn("assistant", "a3\n", 0.0)],
+    ],
+)
+def test_what_is_not_in_steps_is_refused(turns, tmp_path):
+    """A system turn would be half a step, and all that follow an action and what is seen after it."""
+    path = tmp_path / "games.jsonl"
+    write_trajectories(path, [Trajectory([*STEP, STEP[0]], "truncated"), Trajectory(turns, "terminated")])
+    tokenizer = word_level_tokenizer([f"a{i}" for i in range(6)])
+    plan = RunSettings("bc", path, MODEL, format="text", behaviour=STAGE)
+    with pytest.raises(DataError, match=r"row 2: is not one observation and one action in turn"):
+        train(plan, tmp_path / "run", tokenizer=tokenizer, quiet=True)
+    good = [Trajectory(STEP * 3, "terminated"), Trajectory([*STEP, STEP[0]], "truncated")]
+    write_trajectories(path, good)
+    train(plan, tmp_path / "run", tokenizer=tokenizer, quiet=True)
+
+
+def test_a_model_whose_steps_end_in_another_token_is_refused(tmp_path):
+    path = tmp_path / "games.jsonl"
+    write_trajectories(path, [Trajectory(STEP * 3, "terminated")])
+    tokenizer = word_level_tokenizer([f"a{i}" for i in range(6)])
+    plan = RunSettings("bc", path, {**MODEL, "eos_token_id": 7}, format="text", behaviour=STAGE)
+    with pytest.raises(DataError, match=r"row 1: is not one observation and one action"):
+        train(plan, tmp_path / "run", tokenizer=tokenizer, quiet=True)
 
 
 def test_pictures_to_play(tmp_path):

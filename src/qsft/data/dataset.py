@@ -112,6 +112,33 @@ def check_dummy_token(dataset: datasets.Dataset, token_id: int, source: str = "d
             )
 
 
+def check_steps(dataset: datasets.Dataset, end: int, source: str = "data") -> None:
+    """Verify that rows are steps, an observation's turn and an action's turn in alternation, each with one end of turn.
+
+    Args:
+        end: the token that ends a turn.
+        source: how the error names the data.
+
+    Raises:
+        DataError: naming the first row that is not so.
+    """
+    for ids, mask, rows in _tokens(dataset):
+        ends = np.flatnonzero(ids == end)
+        place = np.arange(len(ends))
+        if len(ends):
+            first = np.concatenate([[True], rows[ends[1:]] != rows[ends[:-1]]])
+            place -= np.maximum.accumulate(np.where(first, place, 0))
+        odd = np.flatnonzero(mask[ends] != place % 2)
+        without = np.setdiff1d(rows, rows[ends])
+        if len(odd) or len(without):
+            row = min([*rows[ends[odd[:1]]].tolist(), *without[:1].tolist()])
+            raise DataError(
+                f"{source}: row {row + 1}: is not one observation and one action in turn, each with token {end} at its end "
+                "and nowhere else, which is what a robot transformer takes for a step; write what else is told, such as "
+                "an instruction, into the observations"
+            )
+
+
 def filter_top(
     dataset: datasets.Dataset, share: float, seed: int = 0, returns: np.ndarray | None = None
 ) -> datasets.Dataset:

@@ -56,7 +56,7 @@ class LeRobotSource:
         self._folder = Path(folder)
         self._info = self._folder / "meta/info.json"
         info = _read_info(self._info)
-        self._fps, self._frames = float(info["fps"]), int(info.get("total_frames", 0))
+        self._fps, self._frames = float(info["fps"]), int(info.get("total_frames") or 0)
         self._video_path = info.get("video_path")
         self._features: dict[str, Mapping[str, Any]] = info["features"]
         if "action" not in self._features:
@@ -96,18 +96,20 @@ class LeRobotSource:
         columns = ["episode_index", "frame_index", "task_index", "action", *self._parts, *signals, *stored]
         count = 0
         for file, table in self._tables(columns):
-            number = int(table["episode_index"][0].as_py())
+            number = _whole(table["episode_index"][0].as_py(), f"{file}: field episode_index")
             where = f"{file}: episode {number}"
             if number not in self._episodes:
                 raise DataError(f"{where}: is not in meta/episodes; download the data set again")
-            length = int(self._episodes[number]["length"])
+            length = _whole(
+                self._episodes[number]["length"], f"{self._folder / 'meta/episodes'}: episode {number}: length"
+            )
             _check_frames(_array(table, "frame_index", 1, where)[:, 0], length, where)
             flags = {name: _array(table, name, 1, where)[:, 0] for name in signals}
             for name, column in flags.items():
                 if not np.isfinite(column).all():
                     raise DataError(f"{where}: field {name}: not known at each step; mend or drop the episode")
             observations = [_array(table, part, self._size(part), where) for part in self._parts]
-            task = self._tasks.get(int(table["task_index"][0].as_py()))
+            task = self._tasks.get(_whole(table["task_index"][0].as_py(), f"{where}: field task_index"))
             yield VectorEpisode(
                 where,
                 np.concatenate([np.zeros((length, 0)), *observations], axis=1),
@@ -149,7 +151,7 @@ class LeRobotSource:
                 file_index=row[f"videos/{camera}/file_index"],
             )
             start = float(row[f"videos/{camera}/from_timestamp"])
-        except KeyError as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: meta/episodes does not say where its video is ({error})") from None
         times = [start + step / self._fps for step in range(length)]
         return frames_at(path, times, _TOLERANCE / self._fps, where)
@@ -215,17 +217,24 @@ def _read_info(path: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
         version, features = info["codebase_version"], info["features"]
         fps = float(info["fps"])
-        for feature in features.values():
-            math.prod(feature["shape"]), feature["dtype"]
+        for name, feature in features.items():
+            if not all(isinstance(size, int) for size in feature["shape"]) or not isinstance(feature["dtype"], str):
+                raise ValueError(f"{name}: shape {feature['shape']!r}, dtype {feature['dtype']!r}")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; give the folder of a LeRobot data set") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not LeRobot's ({error!r:.80}); download it again") from error
     if not str(version).startswith("v3."):
         raise DataError(f"{path}: field codebase_version: {version!r}; bring it to v3.0 with LeRobot's own converter")
-    if fps <= 0:
+    if not 0 < fps < math.inf:
         raise DataError(f"{path}: field fps: {fps}; it must be positive")
     return dict(info)
+
+
+def _whole(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DataError(f"{where}: {value!r:.40} is no whole number; mend it or download the data set again")
+    return value
 
 
 def _check_frames(indices: NDArray[np.float64], length: int, where: str) -> None:

@@ -163,7 +163,8 @@ class _Layout:
             raise DataError(f"{where}: field metadata.vectors: its actions have no dimension")
         self._action = action
         # Pictures may stand where a robot task would else show symbols.
-        told = any(turn.text.strip() for turn in trajectory.turns if turn.role not in (AGENT_ROLE, "system"))
+        seen = (turn for turn in trajectory.turns if turn.role not in (AGENT_ROLE, "system"))
+        told = any(_symbols(turn, trajectory) for turn in seen)
         self._observation = vector_tokens(trajectory.metadata, "observation", where) if told else None
         self.action_space = _space(action, self._vectors["action"]["discrete"])
         shown = next((turn.images for turn in trajectory.turns if not turn.is_agent and turn.images), ())
@@ -195,7 +196,7 @@ class _Layout:
         actions = _decoded([turn.text for turn in done], self._action, f"{where}: action")
         ends = np.arange(steps) == steps - 1
         return {
-            "observations": self._observations(seen, where),
+            "observations": self._observations(seen, [_symbols(turn, trajectory) for turn in seen], where),
             "actions": _as(self.action_space, actions),
             "rewards": np.array(trajectory.rewards),
             "terminations": ends & (trajectory.ended == "terminated"),
@@ -203,10 +204,10 @@ class _Layout:
             "infos": {},  # without them Minari cannot print the episode
         }
 
-    def _observations(self, turns: list[Turn], where: str) -> Any:
+    def _observations(self, turns: list[Turn], symbols: list[str], where: str) -> Any:
         observations: dict[str, NDArray[Any]] = {}
         if self._observation is not None:
-            vectors = _decoded([turn.text for turn in turns], self._observation, f"{where}: observation")
+            vectors = _decoded(symbols, self._observation, f"{where}: observation")
             observations["vector"] = _as(self._parts["vector"], vectors)
         for index, camera in enumerate(self._cameras):
             frames = []
@@ -220,6 +221,11 @@ class _Layout:
                 frames.append(frame)
             observations[camera] = np.stack(frames)
         return observations if self._cameras else observations["vector"]
+
+
+def _symbols(turn: Turn, trajectory: Trajectory) -> str:
+    """What an observation says of the state, without the instruction that stands before it."""
+    return turn.text.removeprefix(str(trajectory.metadata.get("instruction", ""))).strip()
 
 
 def _buffers(rows: RowFile, layout: _Layout, progress: RowProgress) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -100,6 +100,8 @@ def load_paths(path: Path) -> list[Mapping[str, Any]]:
         for field in _FIELDS:
             if not isinstance(episode, Mapping) or field not in episode:
                 raise DataError(f"{where}: field {field}: missing; give a buffer file as roboverse collects them")
+            if not isinstance(episode[field], Sized):
+                raise DataError(f"{where}: field {field}: {episode[field]!r:.40} is no list of one a step; mend it")
         lengths = {field: len(episode[field]) for field in _FIELDS}
         if not lengths["actions"] or len(set(lengths.values())) > 1:
             told = ", ".join(f"{count} {field}" for field, count in lengths.items())

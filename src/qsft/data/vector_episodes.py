@@ -26,6 +26,7 @@ from qsft.errors import ConfigError, DataError
 #: OpenVLA's percentiles (Kim et al. 2024).
 PERCENTILES = (1.0, 99.0)
 # Rows that percentiles are taken from: their bounds change by less than a bin with more of them.
+_ROUNDING = 1e-6  # of a range
 _SAMPLE = 200_000
 
 
@@ -119,13 +120,14 @@ def convert(
     - Observations: between the smallest and the largest value in the data.
     - A discrete dimension has one bin for each of its values, and one that never changes has a single bin.
 
-    Metadata of each trajectory: ``vectors`` (:mod:`qsft.data.vector_metadata`), and what the source adds.
+    Metadata of each trajectory: ``vectors`` (:mod:`qsft.data.vector_metadata`), the ``instruction`` where it is written
+    into the observations, and what the source adds.
 
     Args:
         out: a ``.jsonl`` or ``.parquet`` file, replaced as a whole.
         bins: of each continuous dimension.
         percentiles: the actions' bounds at percentiles even where the source knows bounds.
-        instruction: begin each episode with its instruction, as a system turn.
+        instruction: begin each observation with the episode's instruction: who sees a single step is told too.
         cameras: whose pictures to write; ``None``: all.
         image_size: pixels of a side that pictures are resized to; ``None``: as they are.
 
@@ -168,10 +170,10 @@ def convert(
 
         def trajectories() -> Iterator[Trajectory]:
             for number, episode in enumerate(source.episodes(chosen)):
-                turns = _turns(episode, observation_tokens, action_tokens, folder, f"{number:06d}")
-                if instruction:
-                    turns.insert(0, Turn("system", f"{episode.instruction}\n"))
-                yield Trajectory(turns, episode.ended, {**episode.metadata, "vectors": vectors})
+                told = f"{episode.instruction} " if instruction else ""
+                turns = _turns(episode, told, observation_tokens, action_tokens, folder, f"{number:06d}")
+                noted = {"instruction": episode.instruction} if instruction else {}
+                yield Trajectory(turns, episode.ended, {**episode.metadata, **noted, "vectors": vectors})
                 progress.advance()
 
         return write_trajectories(out, trajectories())
@@ -211,9 +213,10 @@ class _Range:
             known = np.isfinite(spec.low) & np.isfinite(spec.high)
             low[known], high[known] = spec.low[known], spec.high[known]
         discrete = spec.values > 0
-        constant = (low == high) & ~discrete
+        # also one that moves by no more than its numbers are rounded by, where no bins can be told apart
+        constant = (high - low <= 8 * bins * np.spacing(np.maximum(np.abs(low), np.abs(high)))) & ~discrete
         low[discrete], high[discrete] = spec.low[discrete] - 0.5, spec.high[discrete] + 0.5
-        margin = np.maximum(0.5, np.abs(low[constant]) * 1e-3)  # a bin must be wider than the numbers' own resolution
+        margin = np.maximum(0.5, np.abs(high[constant]) * 1e-3)  # a bin must be wider than the numbers' own resolution
         low[constant], high[constant] = low[constant] - margin, high[constant] + margin
         return VectorTokens(low, high, np.where(discrete, spec.values, np.where(constant, 1, bins)).tolist(), prefix)
 
@@ -248,15 +251,17 @@ def _check_vectors(
 ) -> None:
     if vectors.ndim != 2 or vectors.shape[1] != len(spec):
         raise DataError(f"{where}: shape {vectors.shape[1:]} a step; the data say {len(spec)} dimensions; mend one")
+    # bounds and values may have been rounded apart; what is over by that is clipped
+    slack = np.where(np.isfinite(high - low), _ROUNDING * (high - low), 0.0)
     for wrong, problem in (
         (~np.isfinite(vectors), "it must be finite"),
-        ((vectors < low) | (vectors > high), "it is out of its bounds"),
+        ((vectors < low - slack) | (vectors > high + slack), "it is out of its bounds"),
     ):
         if wrong.any():
             step, dimension = (int(index) for index in np.argwhere(wrong)[0])
-            bounds = "" if "finite" in problem else f" {low[dimension]:g} to {high[dimension]:g}"
+            bounds = "" if "finite" in problem else f" {low[dimension]:.9g} to {high[dimension]:.9g}"
             raise DataError(
-                f"{where}: step {step}: {spec.names[dimension]} is {vectors[step, dimension]:g}; {problem}{bounds}; "
+                f"{where}: step {step}: {spec.names[dimension]} is {vectors[step, dimension]:.9g}; {problem}{bounds}; "
                 "mend or drop the episode"
             )
     fractional = (spec.values > 0) & (vectors != np.round(vectors))
@@ -269,6 +274,7 @@ def _check_vectors(
 
 def _turns(
     episode: VectorEpisode,
+    told: str,
     observation_tokens: VectorTokens | None,
     action_tokens: VectorTokens,
     folder: ImageFolder,
@@ -285,7 +291,7 @@ def _turns(
                 raise DataError(f"{where}: {step} pictures for {len(episode.observations)} observations; mend the data")
             paths.append(folder.save(frame, f"{name}/{camera}-{step:05d}.png", where))
         text = observation_tokens.text(observation, clip=True) if observation_tokens is not None else ""
-        turns.append(Turn("user", text + "\n", images=tuple(paths)))
+        turns.append(Turn("user", (told + text).rstrip() + "\n", images=tuple(paths)))
         if step < len(episode.actions):
             action = action_tokens.text(episode.actions[step], clip=True)
             turns.append(Turn(AGENT_ROLE, action + "\n", float(episode.rewards[step])))

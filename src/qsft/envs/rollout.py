@@ -212,7 +212,8 @@ def _step(game: Game, action: str, on_error: Callable[[Game, Exception], None] |
             raise ConfigError(f"environment {env_name(game.env)}: its last info has no bool 'success'; add one")
         pinned = {name: info[name] for name in _attribute(game.env, "reset_options", ()) if name in info}
         game.trajectory.ended = "terminated" if terminated else "truncated"
-        game.trajectory.metadata = {**pinned, "success": bool(info["success"])}
+        unsound = {"unstable": True} if info.get("unstable") else {}  # a simulation that broke down
+        game.trajectory.metadata = {**pinned, **unsound, "success": bool(info["success"])}
         game.over = True
 
 

@@ -38,7 +38,8 @@ class RobotTransformerConfig(PreTrainedConfig):
         vocab_size, pad_token_id, bos_token_id, eos_token_id: the tokenizer's. Every turn ends with the eos token and
             holds no other; an observation's and the action's turn are a step.
         hidden_size, intermediate_size, layers, heads: of the transformer, whose blocks are Llama's.
-        history: steps that a token sees, its own included.
+        history: steps that a token attends to, its own included. Each layer reaches as much further back: in all,
+            ``layers * (history - 1) + 1`` steps.
         step_tokens: places in a step that are told apart; tokens after them share the last one's.
         image_token_id: stands ``image_tokens`` times for each image; ``None``: no images.
         image_tokens: tokens of an image.
@@ -79,6 +80,11 @@ class RobotTransformerConfig(PreTrainedConfig):
         for name in ("layers", "heads", "history", "step_tokens", "image_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"robot_transformer: {name}: {getattr(self, name)}; give at least 1.")
+        if vision is not None and not (isinstance(vision, dict) and isinstance(vision.get("model_type"), str)):
+            raise ConfigError(
+                f"robot_transformer: vision: {vision!r:.60}; give a backbone's config with its model_type, such as "
+                "{model_type: resnet, out_features: [stage4]}."
+            )
         if hidden_size % (2 * heads):
             raise ConfigError(
                 f"robot_transformer: hidden_size {hidden_size} must be a multiple of 2 * heads ({heads})."
@@ -133,7 +139,10 @@ class ImageTokens(nn.Module):
             )
             channels = width
         else:
-            self.encoder = AutoBackbone.from_config(AutoConfig.for_model(**config.vision))
+            try:
+                self.encoder = AutoBackbone.from_config(AutoConfig.for_model(**config.vision))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(f"robot_transformer: vision: {' '.join(str(error).split()):.200}") from error
             channels = int(self.encoder.channels[-1])  # type: ignore[index, arg-type]
         self.attention = nn.Conv2d(channels + 2, config.image_tokens, 1)
         self.features = nn.Linear(channels + 2, width)

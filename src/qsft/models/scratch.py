@@ -28,6 +28,7 @@ from qsft.data.images import tokenizer_of
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.number_tokens import number_tokens
 from qsft.models.policy_model import auto_model, load_causal_lm
+from qsft.models.robot_transformer import RobotTransformerConfig
 
 PAD, BOS, UNKNOWN = "<pad>", "<bos>", "<unk>"
 
@@ -140,6 +141,16 @@ def _check_names(config: Any, settings: dict[str, Any], where: str = "model") ->
             _check_names(getattr(config, name), value, f"{where}: {name}")
 
 
+def _check_backbone(settings: dict[str, Any]) -> None:
+    values = dict(settings)
+    kind = values.pop("model_type")
+    try:
+        config = AutoConfig.for_model(kind, **values)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise ConfigError(f"model: vision: {' '.join(str(error).split()):.200}") from error
+    _check_names(config, values, "model: vision")
+
+
 def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, seed: int) -> PreTrainedModel:
     """A randomly initialised causal LM, or vision-language model.
 
@@ -180,11 +191,15 @@ def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, see
         config = AutoConfig.for_model(kind, **values)
         if processor is not tokenizer and settings.keys().isdisjoint(("image_token_id", "image_token_index")):
             config.image_token_id = processor.image_token_id
+    except ConfigError:  # of a config of ours, and a ValueError too
+        raise
     except ValueError as error:
         raise ConfigError(f"model: model_type {kind!r} is unknown to transformers; try 'gpt2' or 'qwen3'.") from error
     except StrictDataclassError as error:
         raise ConfigError(f"model: {' '.join(str(error).split())}.") from error
     _check_names(config, settings)
+    if isinstance(config, RobotTransformerConfig) and config.vision is not None:
+        _check_backbone(config.vision)
     set_seed(seed)
     try:
         model = auto_model(config).from_config(config)

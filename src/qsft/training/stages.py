@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
 
 from qsft.data.batch import pad_token
-from qsft.data.dataset import check_dummy_token
+from qsft.data.dataset import check_dummy_token, check_steps
 from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.returns import ReturnRange
 from qsft.errors import ConfigError, DataError, wrong_argument
@@ -26,6 +26,7 @@ from qsft.models.policy_model import (
     check_vocabularies,
     load_causal_lm,
 )
+from qsft.models.robot_transformer import RobotTransformerConfig
 from qsft.models.scratch import load_or_make_model
 from qsft.models.states import max_positions, output_head, pick_dummy_token
 from qsft.models.support import SupportRule, compute_support, with_support
@@ -78,7 +79,7 @@ class Stages:
         self._cross_entropy(dataset, self.out, self._first_model())
 
     def _cross_entropy(self, dataset: datasets.Dataset, folder: Path, model: PreTrainedModel) -> None:
-        _check_positions(model, dataset, self.settings.data)
+        _check_rows(model, dataset, self.settings.data)
         trainer = SFTTrainer(self._adapted(model), self.first, dataset, self.tokenizer)
         self._finish(trainer, "behaviour", folder)
 
@@ -136,7 +137,7 @@ class Stages:
         if folder.exists():
             return model
         if self.settings.behaviour_model:
-            _check_positions(model, dataset, self.settings.data)
+            _check_rows(model, dataset, self.settings.data)
             model = model.float()  # log-probabilities in half precision are off by more than ratios of them can bear
             with whole_folder(folder) as partial:
                 model.save_pretrained(partial)
@@ -244,8 +245,14 @@ def checkpoints(out: Path, stage: str) -> Path:
     return out / "checkpoints" / stage
 
 
-def _check_positions(model: PreTrainedModel, dataset: datasets.Dataset, source: str) -> None:
-    """Raises ConfigError for a row longer than the model: one with learnt positions would fail in the middle of a run."""
+def _check_rows(model: PreTrainedModel, dataset: datasets.Dataset, source: str) -> None:
+    """Raises where the model would read a row otherwise than it stands there.
+
+    ConfigError for one that is longer than the model: learnt positions would fail in the middle of a run. DataError for
+    one that is not in steps, where the model reads steps.
+    """
+    if isinstance(model.config, RobotTransformerConfig):
+        check_steps(dataset, model.config.eos_token_id, source)
     most = max_positions(model)
     if most is None:
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -104,7 +106,24 @@ def test_a_film_needs_states(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("backend", ["osmesa-that-is-not-there", "egl"])
+@pytest.mark.parametrize("value", ["garbage", "wgl"])
+def test_an_unknown_backend(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", value)
+    module._canvas.cache_clear()
+    with pytest.raises(ConfigError, match=f"MUJOCO_GL='{value}' is unknown; use one of egl, osmesa, glfw"):
+        Pick(observation="image")
+
+
+@pytest.mark.parametrize("value", ["garbage", "osmesa", "EGL"])
+def test_who_draws_nothing_does_not_mind_what_draws(value: str) -> None:
+    """In a process of its own: MuJoCo reads the variable when it is imported."""
+    code = "import os; from qsft.envs import make; make('pick').reset(seed=0); print(os.environ['MUJOCO_GL'])"
+    environment = {**os.environ, "MUJOCO_GL": value}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.returncode) == (f"{value}\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("backend", ["osmesa", "egl"])
 def test_no_opengl(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", backend)
     monkeypatch.setitem(sys.modules, f"mujoco.{backend}", None)

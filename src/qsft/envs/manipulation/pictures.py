@@ -22,6 +22,7 @@ _CAMERA = "front_pixels"
 # The camera at the hand: metres from between the fingers, degrees below the horizon.
 _WRIST_DISTANCE, _WRIST_ELEVATION = 0.22, -50.0
 # Each costs as much as all the rest where a CPU draws, and no policy needs it.
+_BACKENDS = ("egl", "osmesa", "glfw")
 _COSTLY = ("SHADOW", "REFLECTION", "SKYBOX", "HAZE")
 
 
@@ -129,8 +130,9 @@ def _played_again(trajectory: Trajectory, env_options: Mapping[str, Any]) -> lis
     states = [env.scene.state().tolist()]
     for turn, following in zip(trajectory.turns, [*trajectory.turns[1:], None], strict=True):
         if not turn.is_agent:
-            if turn.text != seen:
-                now, then = seen.strip(), turn.text.strip()
+            told = seen["text"] if isinstance(seen, dict) else seen
+            if isinstance(told, str) and turn.text != told:
+                now, then = told.strip(), turn.text.strip()
                 raise DataError(
                     f"trajectory: when it is played again, {now!r:.40} is seen instead of {then!r:.40}; "
                     "give the options it was collected with (--env-option)"
@@ -149,9 +151,7 @@ class _Canvas:
         import mujoco
 
         self._mujoco = mujoco
-        self._gl = _gl_context(size)
-        self._gl.make_current()
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        self._gl, self._context = _gl_context(model, size)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=500)
         self._options = mujoco.MjvOption()
@@ -181,13 +181,23 @@ def _canvas(size: int) -> _Canvas:
     return _Canvas(size)
 
 
-def _gl_context(size: int) -> Any:
-    """An off-screen OpenGL context: EGL, or what the environment variable MUJOCO_GL names (egl, osmesa, glfw)."""
-    backend = os.environ.get("MUJOCO_GL") or ("egl" if sys.platform == "linux" else "glfw")
+def _gl_context(model: Any, size: int) -> tuple[Any, Any]:
+    """An off-screen OpenGL context, EGL's or of what the environment variable MUJOCO_GL names, and MuJoCo's in it.
+
+    Raises:
+        ConfigError: there is no such library, or it cannot draw here.
+    """
+    import mujoco
+
+    backend = os.environ.get("MUJOCO_GL", "").lower() or ("egl" if sys.platform == "linux" else "glfw")
+    if backend not in _BACKENDS:
+        raise ConfigError(f"images: MUJOCO_GL={backend!r:.40} is unknown; use one of {', '.join(_BACKENDS)}")
     # What PyOpenGL raises for a library that is not there depends on the library.
     try:
-        return importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
-    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        gl = importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
+        gl.make_current()
+        return gl, mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+    except (ImportError, AttributeError, OSError, RuntimeError, TypeError, mujoco.FatalError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"images: no OpenGL by {backend} ({reason:.120}); install it (Debian, Ubuntu: apt-get install libegl1 "

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -90,6 +93,17 @@ class Models:
     arm: Any
 
 
+@contextmanager
+def _without(variable: str) -> Iterator[None]:
+    """The block does not see an environment variable."""
+    value = os.environ.pop(variable, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[variable] = value
+
+
 @cache
 def models() -> Models:
     """Compiles the models, once a process (about 1.5 seconds).
@@ -98,7 +112,8 @@ def models() -> Models:
         ConfigError: OGBench is not installed.
     """
     try:
-        with warnings.catch_warnings():  # it looks for a screen, which nobody needs here
+        # they look for a screen and for the library that MUJOCO_GL names, which nobody needs who draws nothing
+        with warnings.catch_warnings(), _without("MUJOCO_GL"):
             warnings.simplefilter("ignore")
             import mujoco
             import ogbench.manipspace
