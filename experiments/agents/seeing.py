@@ -18,7 +18,7 @@ import torch
 from qsft import load_policy
 from qsft.data import TrajectoryCollator, load_trajectories
 from qsft.data.batch import pad_token
-from qsft.data.images import with_paths
+from qsft.data.pictures import with_paths
 from qsft.envs import collect_to_file
 from qsft.evaluation.statistics import mean_interval, paired_difference
 from qsft.policies import ModelPolicy

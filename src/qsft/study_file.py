@@ -261,7 +261,7 @@ def study_files(name: str | os.PathLike[str]) -> list[Path]:
     """The studies that a name stands for: a YAML file, a folder of them, or a folder's name in ``experiments``.
 
     Raises:
-        ConfigError: a folder without studies.
+        ConfigError: a folder without studies, or none of that name.
     """
     path = Path(name)
     for folder in (path, Path("experiments") / path):
@@ -269,6 +269,11 @@ def study_files(name: str | os.PathLike[str]) -> list[Path]:
             if not (found := sorted(folder.glob("*.yaml"))):
                 raise ConfigError(f"{folder}: holds no study; give a YAML file or a folder of them.")
             return found
+    if not path.exists() and path.suffix == "":
+        raise ConfigError(
+            f"{name}: no such study; the studies are in qsft's repository: run it there, where experiments/{name} is, or "
+            "give a YAML file."
+        )
     return [path]
 
 

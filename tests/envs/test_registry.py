@@ -170,6 +170,8 @@ def test_rollout_needs_one_action_a_history() -> None:
         (lambda: make("webshop", products=1e4), "webshop: products=10000.0 is no whole number"),
         (lambda: make("webshop", products="10,000"), "webshop: products='10,000' is no whole number"),
         (lambda: make("webshop", products=2000, index=__file__), "no search index can be kept there"),
+        (lambda: make("twenty-questions", nouns=["x"]), r"twenty-questions: nouns=\['x'\] is no function"),
+        (lambda: make("twenty-questions", oracle={"base_url": 5, "model": "m"}), "base_url=5 is no http address"),
         (lambda: derive_seed(-1), "negative"),
     ],
 )
@@ -204,3 +206,20 @@ def test_derived_seeds_differ() -> None:
     seeds = [derive_seed(seed, *key) for seed in (0, 1, 2**40) for key in keys]
     assert len(set(seeds)) == len(seeds)
     assert seeds == [derive_seed(seed, *key) for seed in (0, 1, 2**40) for key in keys]
+
+
+@pytest.mark.parametrize(
+    "name", ["wordle", "twenty-questions", "guess-my-city", "maze", "text-nav", "alfworld", "webshop"]
+)
+def test_reset_options(name: str) -> None:
+    """Of another kind they are refused with the environment's name; ``None`` leaves to be drawn."""
+    env = make(name, products=2000) if name == "webshop" else make(name)
+    for wrong in (["a"], "fen", 5):
+        with pytest.raises(
+            ConfigError, match=f"{name}: reset options .*; give a dict, such as {{'{env.reset_options[0]}'"
+        ):
+            env.reset(seed=0, options=wrong)
+    drawn = env.reset(seed=0)
+    assert env.reset(seed=0, options=dict.fromkeys(env.reset_options)) == drawn
+    with pytest.raises(ConfigError, match=f"{name}: unknown reset option 'colour'; known: "):
+        env.reset(seed=0, options={"colour": None})

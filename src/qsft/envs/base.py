@@ -71,15 +71,27 @@ class Environment(gymnasium.Env):
         """Seeds the generator and checks the names in ``options``; subclasses call it first.
 
         Raises:
-            ConfigError: an option that is not in ``reset_options``.
+            ConfigError: options that are no mapping, or an option that is not in ``reset_options``.
         """
         super().reset(seed=seed)
+        self.pins(options)
+        self._playing = True
+        return None, {}
+
+    def pins(self, options: Any) -> dict[str, Any]:
+        """The reset options that pin something; one that is ``None`` leaves it to be drawn.
+
+        Raises:
+            ConfigError: options that are no mapping, or an option that is not in ``reset_options``.
+        """
+        if options is not None and not isinstance(options, Mapping):
+            example = self.reset_options[0] if self.reset_options else "name"
+            raise ConfigError(f"{self.name}: reset options {options!r:.60}; give a dict, such as {{{example!r}: ...}}")
         for key in options or {}:
             if key not in self.reset_options:
                 known = ", ".join(self.reset_options) or "none"
                 raise ConfigError(f"{self.name}: unknown reset option {key!r}; known: {known}")
-        self._playing = True
-        return None, {}
+        return {key: value for key, value in (options or {}).items() if value is not None}
 
     def check_step(self, action: Any) -> None:
         """Call at the start of ``step`` of an environment whose actions are texts.

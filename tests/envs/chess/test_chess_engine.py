@@ -22,7 +22,6 @@ from qsft.envs.chess.engine import MATE, Candidate, Engine, EngineError, EngineS
 from qsft.envs.chess.skill import LINES, pick, search_depth, skill_level, weak_move
 from qsft.envs.collect import collect_to_file
 from qsft.errors import ConfigError, DataError
-from qsft.evaluation import evaluation_row
 from qsft.evaluation.rollout import failed, rollout
 
 MIDDLE = "r2q1rk1/pp2bppp/2n1pn2/3p1b2/3P4/2N1BN2/PP2BPPP/R2Q1RK1 w - - 4 11"
@@ -87,13 +86,11 @@ def test_an_engine_that_fails_costs_one_episode(
     assert "episode 1 of chess failed" in caplog.text
 
 
-def test_an_evaluation_without_an_engine_says_so(tmp_path: Path) -> None:
+def test_an_evaluation_without_an_engine_ends_at_once(tmp_path: Path) -> None:
     missing = str(tmp_path / "nothing")
     policy = make_policy("chess", "random")
-    games = list(rollout(policy, lambda: make("chess", engine=missing), 3, seed=0, progress=False))
-    assert len(failed(games)) == 3
-    with pytest.raises(DataError, match=r"3 of 3 failed, the first with ConfigError: chess: .*nothing' is no program"):
-        evaluation_row(games, seconds=1.0)
+    with pytest.raises(ConfigError, match=r"chess: .*nothing' is no program"):
+        list(rollout(policy, lambda: make("chess", engine=missing), 3, seed=0, progress=False))
 
 
 def test_a_failed_game_cannot_go_on(stand_in: Callable[..., str]) -> None:
@@ -274,7 +271,7 @@ def test_a_collection_against_it_is_continued_though_it_does_not_repeat_itself(s
     kept = out.read_text().splitlines(keepends=True)[:4]
     out.unlink()
     partial.write_text("".join(kept))
-    with pytest.raises(DataError, match="row 4: not what this command"):
+    with pytest.raises(DataError, match="row 1: not what this command"):
         collect_to_file("endgames", "random", 6, out, 3, options | {"max_moves": 7})
     collect_to_file("endgames", "random", 6, out, 3, options)
     lines = out.read_text().splitlines(keepends=True)

@@ -299,6 +299,8 @@ def test_a_reply_that_does_not_fit_the_game() -> None:
         ({"opponent": "stockfish-elo", "elo": 1200}, "elo=1200 is not an integer from 1350 to 2850"),
         ({"opponent": "stockfish-elo", "elo": "1500"}, "elo='1500'"),
         ({"opponent": "stockfish-elo", "move_seconds": 0}, "move_seconds=0"),
+        ({"opponent": "stockfish-elo", "move_seconds": float("inf")}, "move_seconds=inf"),
+        ({"engine_timeout": float("inf")}, "engine_timeout=inf"),
         ({"opponent": "stockfish-elo", "move_seconds": float("nan")}, "move_seconds=nan"),
         ({"elo": 1500}, "for opponent 'stockfish-elo', not 'stockfish-depth1'"),
         ({"opponent": "random", "move_seconds": 1.0}, "for opponent 'stockfish-elo', not 'random'"),

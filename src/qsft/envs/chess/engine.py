@@ -25,6 +25,8 @@ ENVIRONMENT_VARIABLE = "QSFT_STOCKFISH"
 _DEBIAN = "/usr/games/stockfish"
 #: How much longer a process may take to start than to answer.
 _START_SECONDS = 10.0
+_DAY = 86_400.0
+_MOST_UNREAD = 10_000_000  # bytes that an engine says before it moves
 #: Score of giving mate, less the moves to it, in centipawns: beyond all other scores.
 MATE = 100_000
 _LINE = re.compile(rb"multipv (\d+) score (cp|mate) (-?\d+) .* pv (\S+)")
@@ -60,8 +62,10 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if not (self.path is None or isinstance(self.path, str | os.PathLike)):
             raise ConfigError(f"chess: engine={self.path!r:.60} is no path of a program")
-        if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or not self.timeout > 0:
-            raise ConfigError(f"chess: engine_timeout={self.timeout!r} is not a positive number of seconds")
+        if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or not 0 < self.timeout <= _DAY:
+            raise ConfigError(
+                f"chess: engine_timeout={self.timeout!r:.60} is no number of seconds above 0, at most a day"
+            )
 
     def find(self) -> str:
         """Path of the engine's program.
@@ -155,7 +159,10 @@ class Engine:
             EngineError: it died or did not answer in time.
         """
         answer = self._ask(f"position fen {fen}\ngo movetime {round(1000 * seconds)}\n", seconds)[-1]
-        return answer.split()[1].decode()
+        words = answer.decode("utf-8", "replace").split()
+        if len(words) < 2:
+            raise EngineError(f"engine {self.path} gave no move for {fen}; is it Stockfish?")
+        return words[1]
 
     def close(self) -> None:
         """Ends the process and waits for its end. The engine may be asked again: it starts anew."""
@@ -175,8 +182,12 @@ class Engine:
         lines: list[bytes] = []
         try:
             cast("IO[bytes]", process.stdin).write(commands.encode())
+            said = 0
             while not (lines and lines[-1].startswith(end)):
                 lines.append(self._read_line(deadline))
+                said += len(lines[-1])
+                if said > _MOST_UNREAD or time.monotonic() > deadline:
+                    raise TimeoutError
         except (OSError, EOFError) as error:
             self._stop()
             what = f"died (exit status {process.returncode})"

@@ -116,7 +116,7 @@ class Chess(Environment):
         Raises:
             ConfigError: unknown option, a FEN that is no possible position, replies that are no moves, no engine.
         """
-        given = options or {}
+        given = self.pins(options)
         fen, replies = given.get("fen"), given.get("replies")
         board = None if fen is None else _board(self.name, fen, recorded=replies is not None)
         pinned = [] if replies is None else _checked_replies(self.name, replies)

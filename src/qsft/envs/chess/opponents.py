@@ -67,8 +67,8 @@ def _careful(name: str, elo: int | None, seconds: float | None, settings: Engine
     if name == "stockfish-elo":
         if seconds is None:
             seconds = 0.1
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0.001:
-            raise ConfigError(f"chess: move_seconds={seconds!r} is not a number of at least .001")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0.001 <= seconds <= 3600:
+            raise ConfigError(f"chess: move_seconds={seconds!r:.60} is not a number from .001 to 3600")
         return LimitedStockfish(settings, LOWEST_ELO if elo is None else check_elo(elo), seconds)
     if name not in OPPONENTS:
         raise ConfigError(f"chess: opponent={name!r} is unknown; use one of {', '.join(OPPONENTS)}")

@@ -121,7 +121,7 @@ class Manipulation(Environment):
         super().reset(seed=seed, options=options)
         start = draw_start(self.task.start, self.task.has_target, self.np_random)
         self._playing = False
-        self._start = self._pinned(start, options or {})
+        self._start = self._pinned(start, self.pins(options))
         self._playing = True
         self.scene.place(self._start)
         self._steps = 0

@@ -84,7 +84,7 @@ class MazeGame(Environment):
             ConfigError: unknown option, a maze that is none of this environment's, or a position that is a wall, the
                 goal, or outside of the maze.
         """
-        options = options or {}
+        options = self.pins(options)
         known = {maze.name: maze for maze in self.mazes}
         if "maze" in options and options["maze"] not in [*known]:
             raise ConfigError(

@@ -66,7 +66,7 @@ class TextNav(Environment):
         Raises:
             ConfigError: unknown option or room.
         """
-        room = (options or {}).get("position")
+        room = self.pins(options).get("position")
         if room is not None and room not in ROOMS:
             raise ConfigError(f"text-nav: position {room!r:.60} is no room; use one of {', '.join(ROOMS)}")
         super().reset(seed=seed, options=options)

@@ -59,6 +59,8 @@ class TwentyQuestions(QuestionGame):
     ) -> None:
         if isinstance(objects, str):
             raise ConfigError(f"twenty-questions: objects={objects!r:.60} is a text; give a list of objects")
+        if not (nouns is None or callable(nouns)):
+            raise ConfigError(f"{self.name}: nouns={nouns!r:.60} is no function from tokens to those that are nouns")
         self._own_nouns = nouns is None
         items = None if objects is None else [_item(number, text) for number, text in enumerate(objects, start=1)]
         if items is not None and not items:

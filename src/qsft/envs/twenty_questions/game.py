@@ -89,7 +89,7 @@ class QuestionGame(Environment):
         Raises:
             ConfigError: unknown option, or a name that nothing here has.
         """
-        name = (options or {}).get(self.sought)
+        name = self.pins(options).get(self.sought)
         if name is not None and not (isinstance(name, str) and name.lower() in self._index):
             near = difflib.get_close_matches(name.lower(), self._index, 3) if isinstance(name, str) else []
             hint = f"; did you mean {', '.join(near)}?" if near else ""

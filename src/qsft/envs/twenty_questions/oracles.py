@@ -56,6 +56,8 @@ class ModelOracle:
         if key not in self._answers:
             name = names[0] if len(names) == 1 else f"{names[0]} (also called {', '.join(names[1:])})"
             reply = self.complete(PROMPT.format(kind=self.kind, name=name, question=question))
+            if not isinstance(reply, str):
+                raise OracleError(f"oracle: its reply {reply!r:.60} is no text; return the model's reply")
             verdict = _VERDICT.match(reply)
             self._answers[key] = YES if verdict and verdict[1].lower() == "yes" else NO
         return self._answers[key]

@@ -118,7 +118,7 @@ class WebShop(Environment):
         Raises:
             ConfigError: unknown option, or no such goal.
         """
-        number = (options or {}).get("goal")
+        number = self.pins(options).get("goal")
         goals = self.shop.catalogue.goals
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < goals):
             raise ConfigError(f"webshop: goal {number!r:.60} is not one of this shop's, 0 to {goals - 1}")

@@ -97,7 +97,7 @@ class Wordle(Environment):
         Raises:
             ConfigError: unknown option, or a secret that is not in the vocabulary.
         """
-        secret = (options or {}).get("secret")
+        secret = self.pins(options).get("secret")
         if secret is not None and not (isinstance(secret, str) and secret in self.lexicon.index):
             raise ConfigError(f"wordle: secret {secret!r:.60} is not in the vocabulary of {len(self.lexicon)} words")
         super().reset(seed=seed, options=options)
