@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from qsft.data import TrajectoryTokenizer, render, summarise, write_trajectories
+from qsft.data import Trajectory, TrajectoryTokenizer, Turn, render, summarise, write_trajectories
+from qsft.data.pictures import png
 from qsft.errors import DataError
 from tests.data.families import byte_bpe, episode
 
@@ -104,3 +106,15 @@ def test_rendering(path):
 def summarise_without_absent(path):
     write_trajectories(path, GAMES)
     return summarise(path)
+
+
+def test_pictures_are_read_without_a_tokenizer_too(tmp_path):
+    turns = [Turn("user", "up?", images=("a.png",)), Turn("assistant", "up", 1.0)]
+    write_trajectories(tmp_path / "games.jsonl", [Trajectory(turns, "terminated")])
+    with pytest.raises(DataError, match=r"games\.jsonl: row 1: turn 1: image .*a\.png: no such file"):
+        summarise(tmp_path / "games.jsonl")
+    (tmp_path / "a.png").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"row 1: turn 1: image .*a\.png: cannot be read"):
+        summarise(tmp_path / "games.jsonl")
+    (tmp_path / "a.png").write_bytes(png(np.zeros((4, 4, 3), np.uint8)))
+    assert summarise(tmp_path / "games.jsonl").episodes == 1

@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from qsft.data.files import PathLike, RowFile
-from qsft.data.pictures import with_paths
+from qsft.data.pictures import read_picture, with_paths
 from qsft.data.progress import RowProgress
 from qsft.data.rows import trajectory_from_row
 from qsft.data.trajectory import Trajectory
+from qsft.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,8 +84,8 @@ def summarise(path: PathLike, tokenizer: TrajectoryTokenizer | PreTrainedTokeniz
             tokenizer is used as :class:`TrajectoryTokenizer` uses it by default.
 
     Raises:
-        DataError: at the first row that training could not use.
-        ConfigError: a tokenizer without a usable end of turn.
+        DataError: at the first row that training could not use; its pictures are read too.
+        ConfigError: a tokenizer without a usable end of turn; or there are pictures, and Pillow is not installed.
     """
     if tokenizer is not None:
         from qsft.data.tokenize import TrajectoryTokenizer  # Brings in transformers, which counting rows does not need.
@@ -106,7 +107,10 @@ def summarise(path: PathLike, tokenizer: TrajectoryTokenizer | PreTrainedTokeniz
                 characters += sum(len(turn.text) for turn in trajectory.turns)
                 terminated += trajectory.ended == "terminated"
                 absent += not told
-            if tokenizer is not None:
+            if tokenizer is None:
+                for name, trajectory, _ in batch:
+                    _check_pictures(trajectory, name)
+            else:
                 names = [name for name, _, _ in batch]
                 columns = tokenizer.batch([trajectory for _, trajectory, _ in batch], names.__getitem__)
                 tokens += len(columns.input_ids)
@@ -178,3 +182,13 @@ def _checked(file: RowFile) -> Iterator[tuple[str, Trajectory, bool]]:
         where = file.where(number)
         trajectory = trajectory_from_row(row, where)
         yield where, with_paths(trajectory, file.folder), row.get("ended") is not None
+
+
+def _check_pictures(trajectory: Trajectory, where: str) -> None:
+    """Reads them as a tokenizer of pictures would."""
+    for number, turn in enumerate(trajectory.turns, 1):
+        for picture in turn.images:
+            try:
+                read_picture(picture)
+            except DataError as error:
+                raise DataError(f"{where}: turn {number}: {error}") from None

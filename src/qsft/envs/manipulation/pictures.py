@@ -37,12 +37,14 @@ class Pictures:
         shape: of what :meth:`of` returns.
 
     Raises:
-        ConfigError: another size, OGBench is not installed, or there is no OpenGL.
+        ConfigError: another size, a wrist that is no truth value, OGBench is not installed, or there is no OpenGL.
     """
 
     def __init__(self, size: int = 64, wrist: bool = False) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or not 16 <= size <= LARGEST_PICTURE:
             raise ConfigError(f"image_size: {size!r}; give 16 to {LARGEST_PICTURE} pixels")
+        if not isinstance(wrist, bool):
+            raise ConfigError(f"wrist: {wrist!r:.60}; give true or false")
         self.wrist = wrist
         self.shape = (2, size, size, 3) if wrist else (size, size, 3)
         self._canvas = _canvas(size)
