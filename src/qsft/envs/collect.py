@@ -46,7 +46,10 @@ class RolloutPlayer:
 
     def _replace(self, game: Game, error: Exception) -> None:
         game.trajectory.metadata["error"] = f"{type(error).__name__}: {error}"
-        self.environments[game.number].close()
+        try:
+            self.environments[game.number].close()
+        except Exception as second:
+            logger.warning("closing an environment that broke failed too: %s: %s", type(second).__name__, second)
         self.environments[game.number] = self._make()
 
 
@@ -133,7 +136,7 @@ def collect(
     """
     collection = Collection(env_name, policy, seed, env_options)
     blocks = _blocks(collection, 0, _at_least_one(episodes))
-    return (trajectory for block in blocks for trajectory in block if not _failed(trajectory.metadata))
+    return (trajectory for block in blocks for trajectory in block if not _is_lost(trajectory))
 
 
 def collect_to_file(
@@ -194,7 +197,7 @@ def _collect(collection: Collection, episodes: int, out: Path, partial: Path) ->
     with RowProgress(f"Collecting {out.name}", lambda: done / episodes) as progress:
         for block in _blocks(collection, done, episodes):
             append_rows(partial, [_row(each, pictures) for each in block])
-            failures += sum(_failed(each.metadata) for each in block)
+            failures += sum(_is_lost(each) for each in block)
             done += len(block)
             progress.advance(len(block))
     if out.suffix == ".jsonl" and not failures:
@@ -202,7 +205,7 @@ def _collect(collection: Collection, episodes: int, out: Path, partial: Path) ->
     else:
         with partial.open(encoding="utf-8") as file:
             rows = (json.loads(line) for line in file)
-            write_trajectories(out, (trajectory_from_row(row) for row in rows if not _failed(row["metadata"])))
+            write_trajectories(out, (trajectory_from_row(row) for row in rows if "error" not in row["metadata"]))
         partial.unlink()
     return episodes - failures
 
@@ -214,10 +217,12 @@ def _row(played: Trajectory, pictures: Path) -> dict[str, Any]:
     return trajectory_to_row(save_pictures(played, pictures))
 
 
-def _failed(metadata: Mapping[str, Any]) -> bool:
-    if "error" in metadata:
-        logger.warning("episode %s failed and is left out: %s", metadata.get("episode"), metadata["error"])
-    return "error" in metadata
+def _is_lost(played: Trajectory) -> bool:
+    """Whether its environment failed, which is told."""
+    if "error" not in played.metadata:
+        return False
+    logger.warning("episode %d failed and is left out: %s", played.metadata["episode"], played.metadata["error"])
+    return True
 
 
 def _blocks(collection: Collection, start: int, stop: int) -> Iterator[list[Trajectory]]:
