@@ -39,7 +39,7 @@ def test_lerobot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert main([*command("pusht"), "--final-reward", "2", "--bins", "16", "--instruction"]) == 0
     games = list(load_trajectories("pusht.jsonl"))
     assert [game.rewards[-1] for game in games] == [2.0] * 3
-    assert games[0].turns[0].text == "sort\n" and set(games[0].metadata["vectors"]["action"]["bins"]) == {16}
+    assert games[0].turns[0].text.startswith("sort s") and set(games[0].metadata["vectors"]["action"]["bins"]) == {16}
 
 
 def test_minari_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,7 @@ def test_a_slow_endpoint_is_given_up(server: Server, pauses: list[float]) -> Non
 
 
 class Raw:
-    """Answers each connection with bytes, and closes it."""
+    """Answers each connection with bytes, and ends it."""
 
     def __init__(self, answer: Callable[[socket.socket], None]) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0))
@@ -126,6 +126,9 @@ class Raw:
                 connection.recv(1 << 16)
                 with contextlib.suppress(OSError):  # nobody listens any more, as the test of slowness wants
                     self.answer(connection)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(1 << 16):  # what is unread when it is closed would be a reset
+                        pass
 
 
 @pytest.mark.parametrize(

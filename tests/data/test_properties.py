@@ -25,6 +25,8 @@ from qsft.errors import DataError
 from tests.data.families import FAMILIES, byte_bpe, chat, sentence_piece
 
 texts = st.text(max_size=12)
+#: what can name a file; addresses are refused
+paths = texts.filter(lambda text: "\0" not in text and ":" not in text)
 rewards = st.floats(-100, 100)
 endings = st.sampled_from(["terminated", "truncated"])
 json_values = st.recursive(
@@ -45,7 +47,7 @@ def stored(draw):
             role,
             draw(texts),
             draw(st.floats(-3e38, 3e38)) if role == "assistant" else None,
-            tuple(draw(st.lists(texts, max_size=2))),
+            tuple(draw(st.lists(paths, max_size=2))),
         )
         for role in roles
     ]

@@ -110,7 +110,7 @@ def trajectory_to_row(trajectory: Trajectory, where: str = "trajectory") -> dict
                 raise DataError(
                     f"{where}: turn {number}: has a picture in memory; write it to a file and give its path"
                 )
-            message["images"] = list(turn.images)
+            message["images"] = [_image_path(cast(str, image), where, number) for image in turn.images]
         messages.append(message)
     if not rewards:
         raise DataError(f"{where}: no turn has role assistant; drop it, there is no agent in it")
