@@ -158,7 +158,9 @@ def write_trajectories(path: PathLike, trajectories: Iterable[Trajectory]) -> in
     if path.suffix not in (".jsonl", ".parquet"):
         raise DataError(f"{path}: cannot write format {path.suffix or '(no extension)'}; use .jsonl or .parquet")
     with replacing(path) as file:
-        return _write_jsonl(file, trajectories) if path.suffix == ".jsonl" else _write_parquet(file, trajectories)
+        return (
+            _write_jsonl(file, _rows(trajectories)) if path.suffix == ".jsonl" else _write_parquet(file, trajectories)
+        )
 
 
 def append_trajectories(path: PathLike, trajectories: Iterable[Trajectory]) -> int:
@@ -172,8 +174,7 @@ def append_trajectories(path: PathLike, trajectories: Iterable[Trajectory]) -> i
     Raises:
         DataError: another format, an existing file whose last line is cut off, an unfinished trajectory, a full disk.
     """
-    rows = (trajectory_to_row(each, f"trajectory {number}") for number, each in enumerate(trajectories, 1))
-    return append_rows(path, rows)
+    return append_rows(path, _rows(trajectories))
 
 
 def append_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -187,9 +188,7 @@ def append_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> int:
         try:
             if before and not _ends_whole(path):
                 file.write(b"\n")
-            count = 0
-            for count, row in enumerate(rows, 1):
-                file.write(json_line(row, f"trajectory {count}").encode() + b"\n")
+            count = _write_jsonl(file, rows)
             _to_disk(file)
             return count
         except BaseException:
@@ -323,12 +322,14 @@ def _ends_whole(path: Path) -> bool:
     return False
 
 
-def _write_jsonl(file: IO[bytes], trajectories: Iterable[Trajectory]) -> int:
+def _rows(trajectories: Iterable[Trajectory]) -> Iterator[dict[str, Any]]:
+    return (trajectory_to_row(each, f"trajectory {number}") for number, each in enumerate(trajectories, 1))
+
+
+def _write_jsonl(file: IO[bytes], rows: Iterable[Mapping[str, Any]]) -> int:
     number = 0
-    for number, trajectory in enumerate(trajectories, 1):
-        where = f"trajectory {number}"
-        row = trajectory_to_row(trajectory, where)
-        file.write(json_line(row, where).encode() + b"\n")
+    for number, row in enumerate(rows, 1):
+        file.write(json_line(row, f"trajectory {number}").encode() + b"\n")
     return number
 
 

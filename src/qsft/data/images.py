@@ -103,8 +103,10 @@ class ImageInputs:
             for image in turn.images:
                 try:
                     if check:
-                        read_picture(image)
-                    sizes.append(picture_size(image))
+                        picture = read_picture(image)
+                        sizes.append((picture.height, picture.width))
+                    else:
+                        sizes.append(picture_size(image))
                 except DataError as error:
                     raise DataError(f"turn {number}: {error}") from None
         shown = sum(len(self._pattern.findall(segment.text)) for segment in segments)

@@ -25,8 +25,8 @@ from qsft.errors import ConfigError, DataError
 
 #: OpenVLA's percentiles (Kim et al. 2024).
 PERCENTILES = (1.0, 99.0)
-# Rows that percentiles are taken from: their bounds change by less than a bin with more of them.
 _ROUNDING = 1e-6  # of a range
+# Rows that percentiles are taken from: their bounds change by less than a bin with more of them.
 _SAMPLE = 200_000
 
 

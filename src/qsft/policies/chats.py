@@ -74,7 +74,7 @@ class EndpointChat:
         over = threading.Event()
 
         def work() -> None:
-            while not (over.is_set() or todo.empty()):
+            while not over.is_set():
                 try:
                     place = todo.get_nowait()
                 except queue.Empty:

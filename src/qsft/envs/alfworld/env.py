@@ -91,7 +91,8 @@ class ALFWorld(Environment):
         """
         super().reset(seed=seed, options=options)
         self._playing = False  # until the options are known to be fine
-        name, given = (self.pins(options).get(key) for key in self.reset_options)
+        pins = self.pins(options)
+        name, given = (pins.get(key) for key in self.reset_options)
         if name is not None and given is not None:
             raise ConfigError("alfworld: game and spec pin different games; give one of them")
         if given is not None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _CAMERA = "front_pixels"
 # The camera at the hand: metres from between the fingers, degrees below the horizon.
 _WRIST_DISTANCE, _WRIST_ELEVATION = 0.22, -50.0
-# Each costs as much as all the rest where a CPU draws, and no policy needs it.
 _BACKENDS = ("egl", "osmesa", "glfw")
+# Each costs as much as all the rest where a CPU draws, and no policy needs it.
 _COSTLY = ("SHADOW", "REFLECTION", "SKYBOX", "HAZE")
 
 
