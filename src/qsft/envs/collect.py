@@ -173,18 +173,29 @@ def collect_to_file(
     from qsft.data.files import only_writer
 
     out = Path(out)
-    if out.suffix not in (".jsonl", ".parquet"):
-        raise DataError(f"{out}: cannot write format {out.suffix or '(no extension)'}; use .jsonl or .parquet")
+    partial = partial_file(out)
     collection = Collection(env_name, policy, seed, env_options)
-    partial = out.with_suffix(".partial.jsonl")
     with only_writer(partial):
         return _collect(collection, _at_least_one(episodes), out, partial)
 
 
-def _collect(collection: Collection, episodes: int, out: Path, partial: Path) -> int:
-    from qsft.data.files import append_rows, write_trajectories
-    from qsft.data.rows import trajectory_from_row
+def partial_file(out: Path) -> Path:
+    """Where episodes are gathered until a file of them is whole.
 
+    Raises:
+        DataError: ``out`` has another ending than those that can be written.
+    """
+    if out.suffix not in (".jsonl", ".parquet"):
+        raise DataError(f"{out}: cannot write format {out.suffix or '(no extension)'}; use .jsonl or .parquet")
+    return out.with_suffix(".partial.jsonl")
+
+
+def free_picture_folder(out: Path, partial: Path) -> Path:
+    """The folder of the pictures of a file that is to be made, or to be gone on with where ``partial`` is there.
+
+    Raises:
+        DataError: ``out`` or the folder exists.
+    """
     if out.exists():
         raise DataError(f"{out}: exists already; delete it or choose another file")
     pictures = picture_folder(out)
@@ -192,6 +203,14 @@ def _collect(collection: Collection, episodes: int, out: Path, partial: Path) ->
         raise DataError(
             f"{pictures}: exists already, and the pictures would go there; delete it or choose another file"
         )
+    return pictures
+
+
+def _collect(collection: Collection, episodes: int, out: Path, partial: Path) -> int:
+    from qsft.data.files import append_rows, write_trajectories
+    from qsft.data.rows import trajectory_from_row
+
+    pictures = free_picture_folder(out, partial)
     done, failures = _resume(partial, collection, episodes, pictures)
     append_rows(partial, [])  # pictures without it would look like those of another file
     with RowProgress(f"Collecting {out.name}", lambda: done / episodes) as progress:

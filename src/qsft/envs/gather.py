@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
-from qsft.data.pictures import picture_folder, save_pictures
+from qsft.data.pictures import save_pictures
 from qsft.data.progress import RowProgress
-from qsft.envs.collect import source_of
+from qsft.envs.collect import free_picture_folder, partial_file, source_of
 from qsft.envs.registry import environment_class, make
 from qsft.envs.rollout import Game, derive_seed, play
 from qsft.errors import DataError, QSFTError
@@ -63,18 +63,18 @@ def gather(
     from qsft.data.files import only_writer
 
     out = Path(out)
-    if out.suffix not in (".jsonl", ".parquet"):
-        raise DataError(f"{out}: cannot write format {out.suffix or '(no extension)'}; use .jsonl or .parquet")
+    partial = partial_file(out)
     options = dict(env_options or {})
     source = {**source_of(environment_class(env_name).name, policy.name, seed, options), **(metadata or {})}
-    with only_writer(out.with_suffix(".partial.jsonl")):
-        return _gather(policy, episodes, out, seed, source, lambda: make(env_name, **options), places)
+    with only_writer(partial):
+        return _gather(policy, episodes, out, partial, seed, source, lambda: make(env_name, **options), places)
 
 
 def _gather(
     policy: Policy,
     episodes: int,
     out: Path,
+    partial: Path,
     seed: int,
     source: Mapping[str, Any],
     env_factory: Callable[[], gymnasium.Env],
@@ -82,13 +82,7 @@ def _gather(
 ) -> int:
     from qsft.data.files import append_trajectories, load_trajectories, write_trajectories
 
-    partial, pictures = out.with_suffix(".partial.jsonl"), picture_folder(out)
-    if out.exists():
-        raise DataError(f"{out}: exists already; delete it or choose another file")
-    if pictures.exists() and not partial.exists():
-        raise DataError(
-            f"{pictures}: exists already, and the pictures would go there; delete it or choose another file"
-        )
+    pictures = free_picture_folder(out, partial)
     done = _gathered(partial, source)
     missing = [episode for episode in range(episodes) if episode not in done]
     policy.seed(derive_seed(seed, 1, len(done)))
