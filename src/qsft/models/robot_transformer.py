@@ -173,12 +173,13 @@ class _Steps:
     place: Tensor
     inside: Tensor
 
-    def visible(self, history: int) -> Tensor:
-        """``[B, K, K]``, which tokens a token sees."""
+    def visible(self, history: int, past: int) -> Tensor:
+        """``[B, K - past, K]``, which tokens those after the first ``past`` see."""
         index = torch.arange(self.number.shape[1], device=self.number.device)
-        ago = self.number[:, :, None] - self.number[:, None]
-        seen = self.inside[:, None] & (ago >= 0) & (ago < history) & (index[:, None] >= index)
-        return seen | (index[:, None] == index)
+        new = index[past:, None]
+        ago = self.number[:, past:, None] - self.number[:, None]
+        seen = self.inside[:, None] & (ago >= 0) & (ago < history) & (new >= index)
+        return seen | (new == index)
 
 
 class RobotTransformerModel(_PreTrained):
@@ -248,7 +249,7 @@ class RobotTransformerModel(_PreTrained):
             return BaseModelOutputWithPast(last_hidden_state=self._step_by_step(embedded, steps))
         output = self.blocks(
             inputs_embeds=embedded,
-            attention_mask=steps.visible(self.config.history)[:, None, past:],
+            attention_mask=steps.visible(self.config.history, past)[:, None],
             position_ids=(real.long().cumsum(1) - 1).clamp_min(0)[:, past:],
             cache=cache,
             use_cache=bool(use_cache),
