@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,12 @@ from qsft.data.episode_images import read_image
 from qsft.data.files import RowFile
 from qsft.data.progress import RowProgress
 from qsft.data.rows import trajectory_from_row
+from qsft.data.spaces import flat, is_picture, leaves, space_parts, vector_spec
 from qsft.data.text_files import make_folder
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
-from qsft.data.vector_episodes import VectorEpisode, VectorSpec
+from qsft.data.vector_episodes import VectorEpisode
 from qsft.data.vector_metadata import vector_tokens
 from qsft.errors import ConfigError, DataError
-
-_WHOLE = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 class MinariSource:
@@ -45,30 +43,17 @@ class MinariSource:
     """
 
     def __init__(self, name: str | os.PathLike[str]) -> None:
-        minari = _minari()
-        path = Path(name)
-        if not path.is_dir():
-            path = _place_of(os.fspath(name))
-        path = path / "data" if (path / "data").is_dir() else path
-        try:
-            self._dataset = minari.MinariDataset(path)
-        # What a damaged data set makes Minari raise is not a closed set.
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise DataError(
-                f"{os.fspath(name)}: not a Minari data set ({reason:.120}); give the folder of one, or the name of one "
-                "that `minari list local` shows"
-            ) from error
+        self._dataset = load_minari(name)
         self._name = os.fspath(name)
         self._done = 0
-        self._parts = _parts(self._dataset.observation_space, "observation", self._name)
-        self._action_parts = _parts(self._dataset.action_space, "action", self._name)
+        self._parts = space_parts(self._dataset.observation_space, "observation", self._name)
+        self._action_parts = space_parts(self._dataset.action_space, "action", self._name)
         for part, space in self._action_parts.items():
-            if _is_picture(space) or isinstance(space, spaces.Text):
+            if is_picture(space) or isinstance(space, spaces.Text):
                 raise DataError(f"{self._name}: field {part}: actions must be vectors or whole numbers, not {space}")
-        self.observation = _spec(self._parts)
-        self.action = _spec(self._action_parts)
-        self.cameras = tuple(part for part, space in self._parts.items() if _is_picture(space))
+        self.observation = vector_spec(self._parts)
+        self.action = vector_spec(self._action_parts)
+        self.cameras = tuple(part for part, space in self._parts.items() if is_picture(space))
 
     def fraction(self) -> float:
         return self._done / max(self._dataset.total_episodes, 1)
@@ -77,7 +62,7 @@ class MinariSource:
         self._done = 0
         for episode in self._dataset.iterate_episodes():
             where = f"{self._name}: episode {int(episode.id)}"
-            observations = dict(_leaves(episode.observations, "observation"))
+            observations = dict(leaves(episode.observations, "observation"))
             steps, entries = len(episode.rewards), len(next(iter(observations.values())))
             texts = [
                 text
@@ -89,8 +74,8 @@ class MinariSource:
                 raise DataError(f"{where}: its text changes from step to step; only one instruction an episode is read")
             yield VectorEpisode(
                 where,
-                _flat(observations, self._parts, entries, where),
-                _flat(dict(_leaves(episode.actions, "action")), self._action_parts, steps, where),
+                flat(observations, self._parts, entries, where),
+                flat(dict(leaves(episode.actions, "action")), self._action_parts, steps, where),
                 np.asarray(episode.rewards, np.float64).reshape(-1),
                 "terminated" if bool(np.any(episode.terminations)) else "truncated",
                 {camera: list(observations[camera]) for camera in cameras},
@@ -272,76 +257,22 @@ def _place_of(name: str) -> Path:
     return get_dataset_path(name)
 
 
-def _parts(space: gymnasium.Space, kind: str, where: str) -> dict[str, gymnasium.Space]:
-    """The leaves of a space by their path; a space that is a leaf itself goes by ``kind``."""
-    parts = dict(_leaves(space, kind))
-    for name, part in parts.items():
-        if not isinstance(part, (spaces.Box, spaces.Text, *_WHOLE)):
-            raise DataError(f"{where}: field {name}: cannot read a {type(part).__name__} space")
-    return parts
-
-
-def _leaves(value: Any, kind: str, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested dicts and tuples (of values, or of spaces) with their paths, ``hand.joints`` or ``0.camera``."""
-    if isinstance(value, (spaces.Dict, Mapping)):
-        items: Iterable[tuple[Any, Any]] = sorted(value.items())
-    elif isinstance(value, (spaces.Tuple, tuple)):
-        items = enumerate(value)
-    else:
-        yield path or kind, value
-        return
-    for key, part in items:
-        name = str(key).replace("/", "_")
-        yield from _leaves(part, kind, f"{path}.{name}" if path else name)
-
-
-def _is_picture(space: gymnasium.Space) -> bool:
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
-
-
-def _vectors_of(parts: Mapping[str, gymnasium.Space]) -> dict[str, gymnasium.Space]:
-    return {
-        name: space for name, space in parts.items() if not _is_picture(space) and not isinstance(space, spaces.Text)
-    }
-
-
-def _spec(parts: Mapping[str, gymnasium.Space]) -> VectorSpec:
-    names: list[str] = []
-    low: list[float] = []
-    high: list[float] = []
-    values: list[int] = []
-    for name, space in _vectors_of(parts).items():
-        if isinstance(space, spaces.Box):
-            ends = space.low.ravel(), space.high.ravel()
-            counts = np.zeros(len(ends[0]), np.int64)
-        elif isinstance(space, spaces.Discrete):
-            ends, counts = (np.array([space.start]), np.array([space.start + space.n - 1])), np.array([space.n])
-        elif isinstance(space, spaces.MultiDiscrete):
-            counts = space.nvec.ravel()
-            ends = space.start.ravel(), space.start.ravel() + counts - 1
-        else:
-            assert isinstance(space, spaces.MultiBinary)
-            counts = np.full(math.prod(space.shape or ()), 2)
-            ends = np.zeros(len(counts)), np.ones(len(counts))
-        names += [name] if len(counts) == 1 else [f"{name}[{i}]" for i in range(len(counts))]
-        low += np.asarray(ends[0], np.float64).tolist()
-        high += np.asarray(ends[1], np.float64).tolist()
-        values += counts.tolist()
-    return VectorSpec(tuple(names), np.array(low), np.array(high), np.array(values, np.int64))
-
-
-def _flat(
-    values: Mapping[str, Any], parts: Mapping[str, gymnasium.Space], entries: int, where: str
-) -> NDArray[np.float64]:
-    """The vector of each step, ``[entries, D]``: all parts but pictures and texts, one after the other."""
-    columns = [np.zeros((entries, 0))]
-    for name, space in _vectors_of(parts).items():
-        array = np.asarray(values[name], np.float64)
-        size = 1 if isinstance(space, spaces.Discrete) else math.prod(space.shape or ())
-        if len(array) != entries or array.size != entries * size:
-            raise DataError(f"{where}: field {name}: shape {array.shape} for {entries} entries of {size} values")
-        columns.append(array.reshape(entries, size))
-    return np.concatenate(columns, axis=1)
+def load_minari(name: str | os.PathLike[str]) -> Any:
+    """A local data set as Minari's own ``MinariDataset``; see :class:`MinariSource`."""
+    minari = _minari()
+    path = Path(name)
+    if not path.is_dir():
+        path = _place_of(os.fspath(name))
+    path = path / "data" if (path / "data").is_dir() else path
+    try:
+        return minari.MinariDataset(path)
+    # What a damaged data set makes Minari raise is not a closed set.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{os.fspath(name)}: not a Minari data set ({reason:.120}); give the folder of one, or the name of one "
+            "that `minari list local` shows"
+        ) from error
 
 
 def _minari() -> Any:

@@ -52,12 +52,8 @@ class RoboverseSource:
         self._done = 0
         self._paths = load_paths(self._path)
         first = _observations(self._paths[0], f"{self._path}: episode 0")[0]
-        self.cameras = tuple(name for name, value in first.items() if _is_picture(value))
-        names = []
-        for name, value in first.items():
-            size = 0 if _is_picture(value) else np.size(value)
-            names += [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
-        self.observation = VectorSpec.continuous(names)
+        self.cameras = tuple(name for name, value in first.items() if is_picture(value))
+        self.observation = VectorSpec.continuous(dimension_names(first))
         size = np.size(self._paths[0]["actions"][0])
         self.action = VectorSpec.continuous([f"action[{i}]" for i in range(size)], -bound, bound)
 
@@ -71,7 +67,7 @@ class RoboverseSource:
             observations = _observations(path, where)
             yield VectorEpisode(
                 where,
-                _stacked([_vector(seen) for seen in observations], f"{where}: field observations"),
+                _stacked([vector_of(seen) for seen in observations], f"{where}: field observations"),
                 _stacked([np.ravel(action) for action in path["actions"]], f"{where}: field actions"),
                 _stacked([np.ravel(reward) for reward in path["rewards"]], f"{where}: field rewards").ravel(),
                 "terminated" if np.any(np.asarray(path["terminals"][-1:], bool)) else "truncated",
@@ -153,18 +149,29 @@ def _observations(path: Mapping[str, Any], where: str) -> list[Mapping[str, Any]
     return [dict(sorted(one.items())) for one in dicts]
 
 
-def _is_picture(value: Any) -> bool:
+def is_picture(value: Any) -> bool:
+    """Whether a part of an observation is a picture: ``uint8`` with two or three axes."""
     return isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3)
 
 
+def dimension_names(seen: Mapping[str, Any]) -> list[str]:
+    """The names of :func:`vector_of`'s dimensions."""
+    names: list[str] = []
+    for name, value in seen.items():
+        size = 0 if is_picture(value) else np.size(value)
+        names += [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
+    return names
+
+
 def _picture(seen: Mapping[str, Any], camera: str, where: str) -> NDArray[np.uint8]:
-    if not _is_picture(seen.get(camera)):
+    if not is_picture(seen.get(camera)):
         raise DataError(f"{where}: field {camera}: a frame is missing, or not of type uint8; mend or drop the episode")
     return np.asarray(seen[camera])
 
 
-def _vector(seen: Mapping[str, Any]) -> NDArray[Any]:
-    parts = [np.ravel(value) for value in seen.values() if not _is_picture(value)]
+def vector_of(seen: Mapping[str, Any]) -> NDArray[Any]:
+    """The numbers of an observation whose parts are sorted by name, ``[D]``."""
+    parts = [np.ravel(value) for value in seen.values() if not is_picture(value)]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 

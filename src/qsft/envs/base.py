@@ -57,7 +57,7 @@ class Environment(gymnasium.Env):
             seed governs, such as an engine limited by time or a served model.
     """
 
-    name: ClassVar[str]
+    name: str
     policies: ClassVar[Mapping[str, str]] = {}
     reset_options: ClassVar[tuple[str, ...]] = ()
     return_range: tuple[float, float]

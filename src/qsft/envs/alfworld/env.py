@@ -41,7 +41,7 @@ class ALFWorld(Environment):
         ConfigError: a value that is not allowed.
     """
 
-    name: ClassVar[str] = "alfworld"
+    name: str = "alfworld"
     policies: ClassVar[dict[str, str]] = {
         "random": "qsft.envs.alfworld.policies:RandomPolicy",
         "population": "qsft.envs.alfworld.policies:PopulationPolicy",

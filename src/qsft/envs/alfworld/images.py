@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -42,7 +42,7 @@ class ALFWorldImage(ALFWorld):
         ConfigError: a value that is not allowed, or Pillow is missing.
     """
 
-    name: ClassVar[str] = "alfworld-image"
+    name: str = "alfworld-image"
 
     def __init__(
         self,

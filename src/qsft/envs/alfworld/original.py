@@ -39,7 +39,7 @@ class OriginalALFWorld(Environment):
         ConfigError: the package is not installed, or the folder holds no game that can be played.
     """
 
-    name: ClassVar[str] = "alfworld-original"
+    name: str = "alfworld-original"
     policies: ClassVar[dict[str, str]] = dict(ALFWorld.policies)
     reset_options = ("game",)
     thoughts: ClassVar[bool] = True

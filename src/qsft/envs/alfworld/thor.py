@@ -45,7 +45,7 @@ class ThorALFWorld(Environment):
         ConfigError: a value that is not allowed, or the folder holds no game that can be played.
     """
 
-    name: ClassVar[str] = "alfworld-thor"
+    name: str = "alfworld-thor"
     reset_options = ("game",)
     thoughts: ClassVar[bool] = True
     return_range = (0.0, 1.0)

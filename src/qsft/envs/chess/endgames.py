@@ -27,7 +27,7 @@ class Endgames(Chess):
         opponent, elo, move_seconds, max_moves, engine, engine_timeout, observation, careless: as for :class:`Chess`.
     """
 
-    name: ClassVar[str] = "endgames"
+    name: str = "endgames"
     mixture: ClassVar[tuple[tuple[float, int, float], ...]] = (
         (5, 1350, 0.3),
         (5, 1350, 0.0),

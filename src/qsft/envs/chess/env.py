@@ -52,7 +52,7 @@ class Chess(Environment):
         ConfigError: a value that is not allowed. A missing engine is an error of ``reset``, where it is needed first.
     """
 
-    name: ClassVar[str] = "chess"
+    name: str = "chess"
     policies: ClassVar[dict[str, str]] = {
         "random": "qsft.envs.chess.policies:RandomPolicy",
         "mixture": "qsft.envs.chess.policies:MixturePolicy",

@@ -33,7 +33,7 @@ class GuessMyCity(QuestionGame):
         ConfigError: a value that is not allowed.
     """
 
-    name: ClassVar[str] = "guess-my-city"
+    name: str = "guess-my-city"
     sought: ClassVar[str] = "city"
     starts: ClassVar[tuple[str, ...]] = (*STARTS, "Was", "Did", "Has", "What", "Which", "How", "Where")
     policies: ClassVar[dict[str, str]] = {

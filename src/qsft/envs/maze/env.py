@@ -49,7 +49,7 @@ class MazeGame(Environment):
         ConfigError: a value that is not allowed.
     """
 
-    name: ClassVar[str] = "maze"
+    name: str = "maze"
     policies: ClassVar[dict[str, str]] = {
         "random": "qsft.envs.maze.policies:RandomPolicy",
         "population": "qsft.envs.maze.policies:PopulationPolicy",

@@ -42,7 +42,7 @@ class TextNav(Environment):
         ConfigError: a value that is not allowed.
     """
 
-    name: ClassVar[str] = "text-nav"
+    name: str = "text-nav"
     policies: ClassVar[dict[str, str]] = {
         "random": "qsft.envs.text_nav.policies:RandomPolicy",
         "mixture": "qsft.envs.text_nav.policies:MixturePolicy",

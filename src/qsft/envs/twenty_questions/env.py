@@ -42,7 +42,7 @@ class TwentyQuestions(QuestionGame):
         ConfigError: a value that is not allowed.
     """
 
-    name: ClassVar[str] = "twenty-questions"
+    name: str = "twenty-questions"
     sought: ClassVar[str] = "object"
     policies: ClassVar[dict[str, str]] = {
         "random": "qsft.envs.twenty_questions.policies:RandomPolicy",

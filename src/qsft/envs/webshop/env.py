@@ -57,7 +57,7 @@ class WebShop(Environment):
         DataError: ``data`` cannot be read.
     """
 
-    name: ClassVar[str] = "webshop"
+    name: str = "webshop"
     policies: ClassVar[dict[str, str]] = {
         "random": "qsft.envs.webshop.policies:RandomPolicy",
         "first-item": "qsft.envs.webshop.policies:FirstItemPolicy",

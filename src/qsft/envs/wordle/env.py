@@ -58,7 +58,7 @@ class Wordle(Environment):
         ConfigError: a value that is not allowed.
     """
 
-    name: ClassVar[str] = "wordle"
+    name: str = "wordle"
     policies: ClassVar[dict[str, str]] = {
         "random": "qsft.envs.wordle.policies:RandomPolicy",
         "random-consistent": "qsft.envs.wordle.policies:RandomConsistentPolicy",
