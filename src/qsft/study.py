@@ -234,15 +234,16 @@ def _is_finished(folder: Path) -> bool:
 def symbol_tokenizer(settings: Mapping[str, Any], where: str) -> Any:
     """A word-level tokenizer of the symbols of an environment's texts, ``{environment: wordle, ...}``.
 
-    With ``image_tokens`` it is the processor of a robot transformer, with that many tokens an image; with ``patch_size``
-    that of a LLaVA model. Both read pictures of ``image_size`` pixels a side (64 by default).
+    With ``image_tokens`` it is the processor of a robot transformer, with that many tokens an image (and ``backbone``
+    where its ``vision`` is pretrained); with ``patch_size`` that of a LLaVA model. Both read pictures of ``image_size``
+    pixels a side (64 by default).
 
     Raises:
         ConfigError: without ``environment``, or with both kinds of images; the message begins with ``where``.
     """
     values = dict(settings)
     name, image_tokens = values.pop("environment", None), values.pop("image_tokens", None)
-    patch_size = values.pop("patch_size", None)
+    patch_size, backbone = values.pop("patch_size", None), values.pop("backbone", None)
     if name is None:
         raise ConfigError(f"{where}: tokenizer: give a path or hub id, or {{environment: NAME, ...}}.")
     if image_tokens is not None and patch_size is not None:
@@ -253,7 +254,7 @@ def symbol_tokenizer(settings: Mapping[str, Any], where: str) -> Any:
     image_size = int(values.get("image_size", 64))
     if patch_size is not None:
         return llava_processor(tokenizer, image_size, int(patch_size))
-    return tokenizer if image_tokens is None else robot_processor(tokenizer, image_size, int(image_tokens))
+    return tokenizer if image_tokens is None else robot_processor(tokenizer, image_size, int(image_tokens), backbone)
 
 
 def collect_data(study: Study, name: str, work: Path, seed: int) -> Path:

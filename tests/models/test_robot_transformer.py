@@ -1,11 +1,14 @@
 """The robot transformer: what a token sees, the cache, images at their places, and that it is like any causal LM."""
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, ResNetConfig
+from transformers import AutoModelForCausalLM, ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
-from qsft.errors import ConfigError
-from qsft.models import RobotTransformerConfig, RobotTransformerForCausalLM, check_head, output_head
+from qsft.errors import CheckpointError, ConfigError
+from qsft.models import RobotTransformerConfig, RobotTransformerForCausalLM, check_head, output_head, robot_processor
 from qsft.models.new_tokens import start_token_rows
 from qsft.models.number_tokens import number_tokens
 from qsft.models.scratch import model_from_config, word_level_tokenizer
@@ -114,7 +117,7 @@ def test_steps_as_rows_give_what_masked_attention_gives(ends):
 @pytest.mark.parametrize(
     ("vision", "message"),
     [
-        ("resnet", "vision: 'resnet'; give a backbone's config with its model_type"),
+        ("no/where", "vision: no/where: no backbone can be loaded from there"),
         ({"out_features": ["stage4"]}, "give a backbone's config with its model_type"),
         ({"model_type": "no such thing"}, "model: vision: "),
         (
@@ -181,6 +184,28 @@ def test_a_backbone_of_hugging_face():
     loss = model(ids, pixel_values=images).logits.logsumexp(-1).mean()
     loss.backward()
     assert all(p.grad is not None for p in model.model.vision.encoder.embedder.parameters())
+
+
+def test_a_backbone_begins_with_its_pretrained_weights(tmp_path):
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    pretrained = ResNetForImageClassification(ResNetConfig(**sizes, num_labels=2))
+    pretrained.save_pretrained(tmp_path / "resnet")
+    ViTImageProcessor(image_mean=[0.4, 0.5, 0.6], image_std=[0.1, 0.2, 0.3]).save_pretrained(tmp_path / "resnet")
+    name = str(tmp_path / "resnet")
+    processor = robot_processor(word_level_tokenizer(["a1"]), image_size=8, image_tokens=2, backbone=name)
+    settings = {"model_type": "robot_transformer", "hidden_size": 32, "vision": name, "image_tokens": 2}
+    model = model_from_config(settings | {"image_token_id": processor.image_token_id}, processor, 0)
+    mine, theirs = model.model.vision.encoder.state_dict(), pretrained.resnet.state_dict()
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine) and len(mine) == len(theirs)
+    white = processor(text=["<image>\n"], images=[[np.full((8, 8, 3), 255, np.uint8)]], return_tensors="pt")
+    assert white["pixel_values"][0, :, 0, 0].tolist() == pytest.approx([6.0, 2.5, 4 / 3])
+    model.save_pretrained(tmp_path / "robot")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "robot")
+    shutil.rmtree(name)  # the robot's own folder holds all of it
+    inputs = {key: white[key] for key in ("input_ids", "pixel_values")}
+    assert torch.equal(again.eval()(**inputs).logits, model.eval()(**inputs).logits)
+    with pytest.raises(CheckpointError, match="no image processor can be loaded from there"):
+        robot_processor(word_level_tokenizer(["a1"]), backbone=str(tmp_path))
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):

@@ -8,6 +8,7 @@ from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file
 
+from qsft.errors import CheckpointError
 from qsft.models.robot_transformer import RobotTransformerConfig
 
 IMAGE = "<image>"
@@ -17,7 +18,7 @@ class RobotProcessor(ProcessorMixin):
     """The processor of a robot transformer with images, called as those of vision-language models are.
 
     ``processor(text=["<image>push the button\\n"], images=[[picture]])``: each ``<image>`` becomes ``image_tokens`` image
-    tokens, and all images together ``pixel_values``, [N, 3, H, W] in [-1, 1].
+    tokens, and all images together ``pixel_values``, [N, 3, H, W].
 
     Args:
         image_processor: of transformers, such as :func:`robot_image_processor` makes.
@@ -50,13 +51,33 @@ class RobotProcessor(ProcessorMixin):
         return self.image_token * self.image_tokens
 
 
-def robot_processor(tokenizer: PreTrainedTokenizerBase, image_size: int = 64, image_tokens: int = 8) -> RobotProcessor:
-    """A processor for images of any size, resized to ``image_size`` pixels a side; adds ``<image>`` to the tokenizer."""
-    from transformers import ViTImageProcessor
+def robot_processor(
+    tokenizer: PreTrainedTokenizerBase, image_size: int = 64, image_tokens: int = 8, backbone: str | None = None
+) -> RobotProcessor:
+    """A processor for images of any size, resized to ``image_size`` pixels a side; adds ``<image>`` to the tokenizer.
+
+    Args:
+        backbone: hub id or path of the pretrained backbone that the model begins with (``vision``): colours are
+            normalised as it knows them; ``None``: to [-1, 1].
+
+    Raises:
+        CheckpointError: there is no image processor.
+    """
+    from transformers import AutoImageProcessor, ViTImageProcessor
 
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
+    colours = {}
+    if backbone is not None:
+        try:
+            known = AutoImageProcessor.from_pretrained(backbone)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{backbone}: no image processor can be loaded from there ({' '.join(str(error).split()):.120}); give a "
+                "backbone's hub id or folder."
+            ) from error
+        colours = {"image_mean": known.image_mean, "image_std": known.image_std}
     size = {"height": image_size, "width": image_size}
-    return RobotProcessor(ViTImageProcessor(size=size), tokenizer, image_tokens=image_tokens)
+    return RobotProcessor(ViTImageProcessor(size=size, **colours), tokenizer, image_tokens=image_tokens)
 
 
 AutoProcessor.register(RobotTransformerConfig, RobotProcessor)

@@ -16,6 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CONFIG_MAPPING,
+    AutoBackbone,
     AutoConfig,
     AutoProcessor,
     PreTrainedModel,
@@ -151,6 +152,21 @@ def _check_backbone(settings: dict[str, Any]) -> None:
     _check_names(config, values, "model: vision")
 
 
+def _pretrained_backbone(settings: dict[str, Any]) -> PreTrainedModel | None:
+    """The backbone that a robot transformer's ``vision`` names by hub id or path."""
+    name = settings.get("vision")
+    if settings.get("model_type") != "robot_transformer" or not isinstance(name, str):
+        return None
+    try:  # not AutoBackbone.from_pretrained, which knows no folders
+        config = AutoConfig.from_pretrained(name)
+        return type(AutoBackbone.from_config(config)).from_pretrained(name, config=config)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"model: vision: {name}: no backbone can be loaded from there ({' '.join(str(error).split()):.120}); give a "
+            "hub id or folder, or a backbone's config with its model_type for random weights."
+        ) from error
+
+
 def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, seed: int) -> PreTrainedModel:
     """A randomly initialised causal LM, or vision-language model.
 
@@ -158,8 +174,9 @@ def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, see
         settings: ``{"model_type": "gpt2", "n_layer": 2, ...}`` or the path of such a JSON file. The vocabulary size and
             the special tokens are the tokenizer's unless given. ``spelled_tokens`` is ours: the standard deviation of
             embeddings that know how whole-action tokens are spelt, see :func:`spell_tokens`. So is ``numbered_tokens``,
-            see :func:`qsft.models.number_tokens.number_tokens`. Of a vision-language model, vocabulary and special
-            tokens belong into ``text_config``.
+            see :func:`qsft.models.number_tokens.number_tokens`. A robot transformer's ``vision`` may also be the hub id
+            or folder of a backbone, whose pretrained weights it then begins with. Of a vision-language model,
+            vocabulary and special tokens belong into ``text_config``.
         tokenizer: whose vocabulary it speaks; of a vision-language model the processor, which also says which token
             stands for an image.
         seed: of the weights.
@@ -174,6 +191,9 @@ def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, see
             raise ConfigError(f"model: {settings}: cannot be read as JSON ({error}); give a model's config.") from error
     if not isinstance(settings, dict):
         raise ConfigError('model: a config is an object of settings, such as {"model_type": "gpt2"}.')
+    backbone = _pretrained_backbone(settings)
+    if backbone is not None:
+        settings = {**settings, "vision": backbone.config.to_dict()}
     values = dict(settings)
     kind = values.pop("model_type", None)
     if kind is None:
@@ -198,13 +218,15 @@ def model_from_config(settings: dict[str, Any] | str | Path, tokenizer: Any, see
     except StrictDataclassError as error:
         raise ConfigError(f"model: {' '.join(str(error).split())}.") from error
     _check_names(config, settings)
-    if isinstance(config, RobotTransformerConfig) and config.vision is not None:
+    if isinstance(config, RobotTransformerConfig) and config.vision is not None and backbone is None:
         _check_backbone(config.vision)
     set_seed(seed)
     try:
         model = auto_model(config).from_config(config)
     except ValueError as error:  # sizes that contradict each other, or a type without a language model
         raise ConfigError(f"model: {str(error).splitlines()[0]}") from error
+    if backbone is not None:
+        model.model.vision.encoder.load_state_dict(backbone.state_dict())  # type: ignore[union-attr]
     if spelled is not None:
         spell_tokens(model, tokenizer, float(spelled))
     if numbered is not None:
