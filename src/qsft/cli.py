@@ -14,7 +14,8 @@ from typing import Any
 from qsft import __version__
 from qsft.cli_convert import add_convert
 from qsft.cli_episodes import add_values, add_video
-from qsft.cli_players import chat_model, chat_options, decoding_options, natural, player, positive, prompting_options
+from qsft.cli_players import decoding_options, natural, player, positive, prompting_options
+from qsft.cli_reproduce import add_reproduce
 from qsft.errors import ConfigError, QSFTError
 
 
@@ -119,16 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     prompting_options(verb)
     verb.set_defaults(run=_play)
 
-    verb = verbs.add_parser("reproduce", help="do the runs of a study that have no row in its results yet")
-    verb.add_argument("study", help="a YAML file, or a folder of them: games stands for experiments/games")
-    verb.add_argument("--seeds", type=natural, nargs="+", help="default: 0 1 2")
-    verb.add_argument("--only", nargs="+", default=[], metavar="NAME", help="names of the runs to do")
-    verb.add_argument("--quick", action="store_true", help="the reduced form of each study, one seed unless --seeds")
-    verb.add_argument("--results", metavar="FILE", help="default: results.json beside the study (results-quick.json)")
-    verb.add_argument("--work", metavar="DIR", default="runs", help="folder for data and models (default: runs)")
-    chat_options(verb)
-    verb.set_defaults(run=_reproduce)
-
+    add_reproduce(verbs)
     add_convert(verbs)
     add_values(verbs)
     add_video(verbs)
@@ -259,30 +251,6 @@ def _play(arguments: argparse.Namespace) -> None:
     policy = None if arguments.policy == "me" else player(arguments, options, with_behaviour=arguments.values)
     pins = {name: _json_or_text(value) for name, value in _split(arguments.pin, "--pin")}
     play(policy, arguments.env, options, arguments.episodes, arguments.seed, pins, show_values=arguments.values)
-
-
-def _reproduce(arguments: argparse.Namespace) -> None:
-    from qsft.evaluation import GAME_SCALES, ResultsFile, print_table
-    from qsft.study import run_study
-    from qsft.study_file import Study, study_files
-
-    form = "-quick" if arguments.quick else ""
-    seeds = arguments.seeds or ([0] if arguments.quick else [0, 1, 2])
-    studies = [(path, Study.load(path, arguments.quick)) for path in study_files(arguments.study)]
-    chat = None if arguments.model is None else chat_model(arguments)
-    for path, study in studies:
-        results = Path(arguments.results) if arguments.results else path.parent / f"results{form}.json"
-        command = f"qsft reproduce {path}" + (" --quick" if arguments.quick else "")
-        work = Path(arguments.work) / (path.stem + form)
-        run_study(study, work, results, seeds, command, arguments.only, chat=chat)
-        names = {run.name for run in study.runs}
-        rows = [
-            row
-            for row in ResultsFile(results).rows()
-            if isinstance(row.config, str) and row.config in names and row.env == study.row_env
-        ]
-        if rows:
-            print_table(rows, GAME_SCALES.get(study.row_env), title=f"{path.stem} ({results})")
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from qsft.data.files import load_trajectories, write_trajectories
@@ -46,21 +47,21 @@ def pretrain(
     """
     sizes, stage = read_settings(settings, own_tokenizer=tokenizer is not None)
     folder, data = work / "pretrained", work / "corpus.jsonl"
-    # the tokenizer is the last that a run writes
-    if (folder / "tokenizer.json").exists():
-        return folder
     work.mkdir(parents=True, exist_ok=True)
-    if not data.exists():
-        corpus = make(env, **env_options).corpus(sizes["texts"], sizes["seed"])
-        numbered = (
-            dataclasses.replace(text, metadata={**text.metadata, "episode": i}) for i, text in enumerate(corpus)
-        )
-        write_trajectories(data, (save_pictures(text, picture_folder(data)) for text in numbered))
-    if tokenizer is None:
-        turns = (turn.text for text in load_trajectories(data) for turn in text.turns)
-        tokenizer = bpe_tokenizer(turns, sizes["vocabulary"])
-    plan = RunSettings("sft", str(data), model, format="text", behaviour=stage, seed=sizes["seed"])
-    return train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)
+    with FileLock(work / "pretrained.lock"):  # seeds that are done at once wait for the one model
+        if (folder / "tokenizer.json").exists():  # the last that a run writes
+            return folder
+        if not data.exists():
+            corpus = make(env, **env_options).corpus(sizes["texts"], sizes["seed"])
+            numbered = (
+                dataclasses.replace(text, metadata={**text.metadata, "episode": i}) for i, text in enumerate(corpus)
+            )
+            write_trajectories(data, (save_pictures(text, picture_folder(data)) for text in numbered))
+        if tokenizer is None:
+            turns = (turn.text for text in load_trajectories(data) for turn in text.turns)
+            tokenizer = bpe_tokenizer(turns, sizes["vocabulary"])
+        plan = RunSettings("sft", str(data), model, format="text", behaviour=stage, seed=sizes["seed"])
+        return train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)
 
 
 def read_settings(settings: Mapping[str, Any], own_tokenizer: bool) -> tuple[dict[str, int], dict[str, Any]]:

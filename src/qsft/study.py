@@ -36,6 +36,7 @@ from qsft.evaluation import (
     select_and_evaluate,
 )
 from qsft.evaluation.kinds import rows_by_kind
+from qsft.evaluation.results import RowKey
 from qsft.models.robot_processor import robot_processor
 from qsft.models.scratch import llava_processor, word_level_tokenizer
 from qsft.policies.base import Policy
@@ -88,29 +89,40 @@ def run_study(
     """
     finished = []
     file = ResultsFile(results)
+    for seed, run in wanted_runs(study, seeds, only):
+        if file.has(key_of(study, run, seed)):
+            continue
+        if run.method in PROMPTED and chat is None:
+            logger.warning("%s: %s is left out: it needs --model (and --endpoint)", study.env, run.name)
+            continue
+        if run.method in UNTRAINED:
+            done = _untrained(study, run, work, seed, command, progress, chat)
+        else:
+            done = _trained(study, run, work, seed, command, progress)
+        done.row = dataclasses.replace(done.row, env=study.row_env)
+        file.add(done.row)
+        finished.append(done)
+    return finished
+
+
+def wanted_runs(study: Study, seeds: Iterable[int], only: Iterable[str] = ()) -> list[tuple[int, StudyRun]]:
+    """The runs with their seeds, in the order in which they are done.
+
+    Raises:
+        ConfigError: no run has a name of ``only``.
+    """
     wanted = set(only)
     unknown = wanted - {run.name for run in study.runs}
     if unknown:
         raise ConfigError(
             f"no run is called {sorted(unknown)[0]!r}; there are {', '.join(r.name for r in study.runs)}."
         )
-    for seed in seeds:
-        for run in study.runs:
-            if wanted and run.name not in wanted:
-                continue
-            if file.has(row_key(study.row_env, row_method(run), run.name, seed)):
-                continue
-            if run.method in PROMPTED and chat is None:
-                logger.warning("%s: %s is left out: it needs --model (and --endpoint)", study.env, run.name)
-                continue
-            if run.method in UNTRAINED:
-                done = _untrained(study, run, work, seed, command, progress, chat)
-            else:
-                done = _trained(study, run, work, seed, command, progress)
-            done.row = dataclasses.replace(done.row, env=study.row_env)
-            file.add(done.row)
-            finished.append(done)
-    return finished
+    return [(seed, run) for seed in seeds for run in study.runs if not wanted or run.name in wanted]
+
+
+def key_of(study: Study, run: StudyRun, seed: int) -> RowKey:
+    """What the run's row is found by."""
+    return row_key(study.row_env, row_method(run), run.name, seed)
 
 
 def _untrained_policy(study: Study, run: StudyRun, work: Path, seed: int, chat: Chat | None) -> Policy:

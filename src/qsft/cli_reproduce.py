@@ -1,0 +1,91 @@
+"""`qsft reproduce`: the runs of a study that have no row in its results yet."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from qsft.cli_players import chat_model, chat_options, natural, positive
+
+# what a process of its own is told as well, where it is given
+_PASSED_ON = ("model", "endpoint", "max_tokens", "timeout", "retries")
+
+
+def add_reproduce(verbs: Any) -> None:
+    """Adds the command to ``verbs``, the subparsers of `qsft`."""
+    verb = verbs.add_parser("reproduce", help="do the runs of a study that have no row in its results yet")
+    verb.add_argument("study", help="a YAML file, or a folder of them: games stands for experiments/games")
+    verb.add_argument("--seeds", type=natural, nargs="+", help="default: 0 1 2")
+    verb.add_argument("--only", nargs="+", default=[], metavar="NAME", help="names of the runs to do")
+    verb.add_argument("--quick", action="store_true", help="the reduced form of each study, one seed unless --seeds")
+    verb.add_argument("--results", metavar="FILE", help="default: results.json beside the study (results-quick.json)")
+    verb.add_argument("--work", metavar="DIR", default="runs", help="folder for data and models (default: runs)")
+    verb.add_argument("--jobs", type=positive, default=1, help="studies and seeds that are done at once (default: 1)")
+    chat_options(verb)
+    verb.set_defaults(run=_reproduce)
+
+
+def _reproduce(arguments: argparse.Namespace) -> None:
+    from qsft.evaluation import GAME_SCALES, ResultsFile, print_table
+    from qsft.study import run_study
+    from qsft.study_file import Study, study_files
+
+    form = "-quick" if arguments.quick else ""
+    seeds = arguments.seeds or ([0] if arguments.quick else [0, 1, 2])
+    studies = [(path, Study.load(path, arguments.quick)) for path in study_files(arguments.study)]
+    chat = None if arguments.model is None else chat_model(arguments)
+    places = {
+        path: (
+            Path(arguments.work) / (path.stem + form),
+            Path(arguments.results) if arguments.results else path.parent / f"results{form}.json",
+        )
+        for path, _ in studies
+    }
+    if arguments.jobs > 1:
+        _side_by_side(arguments, studies, seeds, places)
+    for path, study in studies:
+        work, results = places[path]
+        command = f"qsft reproduce {path}" + (" --quick" if arguments.quick else "")
+        run_study(study, work, results, seeds, command, arguments.only, chat=chat)
+        names = {run.name for run in study.runs}
+        rows = [
+            row
+            for row in ResultsFile(results).rows()
+            if isinstance(row.config, str) and row.config in names and row.env == study.row_env
+        ]
+        if rows:
+            print_table(rows, GAME_SCALES.get(study.row_env), title=f"{path.stem} ({results})")
+
+
+def _side_by_side(arguments: argparse.Namespace, studies: list[Any], seeds: list[int], places: dict[Path, Any]) -> None:
+    """Each study and seed that lacks a row in a process of its own, so many at once."""
+    from qsft.evaluation import ResultsFile
+    from qsft.jobs import Job, run_jobs
+    from qsft.policies.prompting import KINDS as PROMPTED
+    from qsft.study import key_of, wanted_runs
+
+    def finished() -> set[tuple[Path, Any]]:
+        files = dict.fromkeys(results for _, results in places.values())
+        return {(path, row.key) for path in files for row in ResultsFile(path).rows()}
+
+    passed = [*(["--quick"] if arguments.quick else []), *(["--only", *arguments.only] if arguments.only else [])]
+    for name in _PASSED_ON:
+        value = getattr(arguments, name)
+        if value is not None:
+            passed += [f"--{name.replace('_', '-')}", str(value)]
+    before, missing, jobs = finished(), set[tuple[Path, Any]](), []
+    for seed in seeds:
+        for path, study in studies:
+            work, results = places[path]
+            runs = [run for _, run in wanted_runs(study, [seed], arguments.only)]
+            prompting = arguments.model is not None
+            keys = {(results, key_of(study, run, seed)) for run in runs if prompting or run.method not in PROMPTED}
+            if keys <= before:
+                continue
+            missing |= keys - before
+            told = ("reproduce", path, "--seeds", seed, "--results", results, "--work", arguments.work)
+            command = (sys.executable, "-m", "qsft.cli", *map(str, told), *passed)
+            jobs.append(Job(f"{path.stem}, seed {seed}", command, work / f"seed-{seed}.log"))
+    run_jobs(jobs, arguments.jobs, lambda: len(missing & finished()), len(missing), "rows")
