@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from transformers.cache_utils import DynamicLayer
 
 from qsft.data import Trajectory, TrajectoryTokenizer, Turn
 from qsft.models import Extraction, QSFTPolicyModel
 from qsft.policies import ModelPolicy
+from qsft.policies.turn_cache import GrowingLayer
 from tests.models import tiny
 
 WORDS = "abcdefgh"
@@ -76,3 +78,19 @@ def test_a_history_that_is_no_continuation_is_read_anew():
     policy.act([game])
     game.turns[:] = [Turn("user", "h h g g e e\n")]
     assert policy.act([game]) == player("gpt2", EXTRACTIONS[0]).act([game])
+
+
+def test_a_growing_layer_holds_what_a_plain_one_holds():
+    generator = torch.Generator().manual_seed(0)
+    plain, growing = DynamicLayer(), GrowingLayer()
+    moved = set()
+    for step in range(200):
+        new = [torch.randn(2, 3, 1 + 40 * (step % 50 == 0), 4, generator=generator) for _ in range(2)]
+        for expected, found in zip(plain.update(*new), growing.update(*new), strict=True):
+            assert torch.equal(expected, found)
+        moved.add(growing.keys.data_ptr())
+        if step == 120:  # as beams or a crop would
+            for layer in (plain, growing):
+                layer.keys, layer.values = layer.keys[..., :50, :].clone(), layer.values[..., :50, :].clone()
+    assert growing.get_seq_length() == plain.get_seq_length()
+    assert len(moved) < 8, "hardly ever copied"

@@ -10,6 +10,9 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from qsft.models.policy_model import PairCache
 
+#: tokens of room at least: a reply and some of what is read next
+_ROOM = 64
+
 
 class TurnCache:
     """What ``generate`` left in its cache, for the next turn of the same episodes.
@@ -79,13 +82,49 @@ class TurnCache:
             cache: as ``generate`` returned it; only one that keeps every position can be used again.
         """
         self._cache, self._rows = None, {}
-        if cache is None or not all(type(layer) is DynamicLayer for layer in cache.layers):
+        if cache is None or not all(type(layer) in (DynamicLayer, GrowingLayer) for layer in cache.layers):
             return
         self._cache = cache
         seen = cache.get_seq_length()  # the token drawn last was never read
         width = max(map(len, prompts))
         for index, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
             self._rows[key] = (index, width - len(prompt), [*prompt, *output[index, width:seen].tolist()])
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values with room behind them: one token more is written there, where a plain layer copies all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stores: dict[str, Tensor] = {}
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *arguments: Any, **settings: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = self._longer("keys", self.keys, key_states)
+        self.values = self._longer("values", self.values, value_states)
+        return self.keys, self.values
+
+    def forget(self) -> None:
+        """Frees what it holds."""
+        self._stores = {}
+
+    def _longer(self, name: str, held: Tensor | None, new: Tensor) -> Tensor:
+        length = held.shape[-2] if held is not None and held.numel() else 0
+        whole = length + new.shape[-2]
+        store = self._stores.get(name)
+        # what somebody else put in place of our view is not in the store
+        kept = store is not None and held is not None and length and held.data_ptr() == store.data_ptr()
+        if not kept or store is None or store.shape[-2] < whole:
+            store = new.new_empty(*new.shape[:2], whole + max(_ROOM, whole // 4), new.shape[3])
+            if length:
+                assert held is not None
+                store[:, :, :length] = held
+            self._stores[name] = store
+        store[:, :, length:whole] = new
+        return store[:, :, :whole]
 
 
 def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
@@ -104,8 +143,12 @@ def _mapped(cache: Cache, rearranged: Callable[[Tensor], Tensor]) -> Cache:
 
 def _dynamic(cache: Cache, rearranged: Callable[[Tensor], Tensor]) -> DynamicCache:
     new = DynamicCache()
-    for number, layer in enumerate(cache.layers):
+    for layer in cache.layers:
         assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
-        new.update(rearranged(layer.keys), rearranged(layer.values), number)
+        grown = GrowingLayer()
+        grown.update(rearranged(layer.keys), rearranged(layer.values))
+        new.layers.append(grown)
         layer.keys = layer.values = None  # what is copied is freed at once
+        if isinstance(layer, GrowingLayer):
+            layer.forget()
     return new
