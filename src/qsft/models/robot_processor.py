@@ -63,7 +63,7 @@ def robot_processor(
     Raises:
         CheckpointError: there is no image processor.
     """
-    from transformers import AutoImageProcessor, ViTImageProcessor
+    from transformers import AutoImageProcessor, ViTImageProcessorPil
 
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     colours = {}
@@ -77,7 +77,7 @@ def robot_processor(
             ) from error
         colours = {"image_mean": known.image_mean, "image_std": known.image_std}
     size = {"height": image_size, "width": image_size}
-    return RobotProcessor(ViTImageProcessor(size=size, **colours), tokenizer, image_tokens=image_tokens)
+    return RobotProcessor(ViTImageProcessorPil(size=size, **colours), tokenizer, image_tokens=image_tokens)
 
 
 AutoProcessor.register(RobotTransformerConfig, RobotProcessor)
