@@ -155,8 +155,9 @@ def test_another_environment_than_the_datas(door: Path, tmp_path: Path) -> None:
         make(GYMNASIUM, data=str(door), id="Pendulum-v1")
     with pytest.raises(ConfigError, match=r"id='Nowhere-v0' cannot be made"):
         make(GYMNASIUM, data=str(door), id="Nowhere-v0")
-    with pytest.raises(ConfigError, match="max_steps=-1"):
-        make(GYMNASIUM, data=str(door), max_steps=-1)
+    for steps in (-1, 0, "9", True):
+        with pytest.raises(ConfigError, match=f"max_steps={steps!r}; give a whole number of at least 1"):
+            make(GYMNASIUM, data=str(door), max_steps=steps)
     with pytest.raises(DataError, match="no such file"):
         make(GYMNASIUM, data=str(tmp_path / "other.jsonl"))
     (tmp_path / "said.jsonl").write_text(

@@ -37,7 +37,8 @@ class GymnasiumTask(VectorEnvironment):
         self._inner = _made(id) if id is not None else _recovered(Layout(data).source, data)
         spec = self._inner.spec
         self.name = id or (spec.id if spec is not None else "gymnasium")
-        limit = max_steps or (spec.max_episode_steps if spec is not None else None)
+        own = spec.max_episode_steps if spec is not None else None
+        limit = own if max_steps is None else max_steps
         if limit is None:
             raise ConfigError(f"{self.name}: has no limit of its own; give max_steps")
         super().__init__(data, limit)
