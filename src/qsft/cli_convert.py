@@ -23,7 +23,9 @@ def add_convert(verbs: Any) -> None:
     way.add_argument("--from", dest="source_format", choices=FORMATS)
     way.add_argument("--to", choices=("minari",))
     verb.add_argument("--out", required=True, help="a .jsonl or .parquet file; with --to minari a name or a folder")
-    verb.add_argument("--bins", type=positive, help="symbols of each continuous dimension (default: 256)")
+    verb.add_argument(
+        "--bins", type=positive, help="symbols of each continuous dimension (default: those it had before, or 256)"
+    )
     verb.add_argument(
         "--percentiles", action="store_const", const=True, help="actions between the data's 1st and 99th percentile"
     )

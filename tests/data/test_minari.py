@@ -98,9 +98,15 @@ def test_vectors_become_symbols_and_vectors_again(tmp_path: Path, monkeypatch: p
         assert f"total_steps={len(episode['rewards'])}" in repr(read)
     convert(MinariSource(tmp_path / "back"), tmp_path / "again.jsonl")
     again = list(load_trajectories(tmp_path / "again.jsonl"))
-    assert [[t.text for t in g.agent_turns] for g in again] == [
-        [t.text for t in g.agent_turns] for g in (first, second)
-    ]
+    assert [[t.text for t in g.turns] for g in again] == [[t.text for t in g.turns] for g in (first, second)]
+    assert again[0].metadata["vectors"] == first.metadata["vectors"], "names and bins are those from before"
+    convert(MinariSource(tmp_path / "back"), tmp_path / "coarse.jsonl", bins=4)
+    coarse = next(iter(load_trajectories(tmp_path / "coarse.jsonl")))
+    assert set(coarse.metadata["vectors"]["action"]["bins"]) == {4}
+    source = MinariSource(tmp_path / "back")
+    source.vectors["action"] = {"names": ["x"], "low": [0], "high": [1], "bins": [4], "prefix": "a"}
+    with pytest.raises(DataError, match=r"1 symbols an action and 3 an observation, and have 2 and 3 dimensions"):
+        convert(source, tmp_path / "wrong.jsonl")
 
 
 def test_dicts_pictures_whole_numbers_and_instructions(tmp_path: Path, home: Path) -> None:

@@ -53,6 +53,7 @@ class LeRobotSource:
     """
 
     def __init__(self, folder: str | os.PathLike[str], final_reward: float | None = None) -> None:
+        self.vectors = None
         self._folder = Path(folder)
         self._info = self._folder / "meta/info.json"
         info = _read_info(self._info)

@@ -26,6 +26,9 @@ from qsft.data.vector_episodes import VectorEpisode
 from qsft.data.vector_metadata import vector_tokens
 from qsft.errors import ConfigError, DataError
 
+# where a data set of :func:`write_minari` says what bins its values are the middles of
+_VECTORS = "qsft_vectors"
+
 
 class MinariSource:
     """A local Minari data set; nothing is downloaded.
@@ -54,6 +57,7 @@ class MinariSource:
         self.observation = vector_spec(self._parts)
         self.action = vector_spec(self._action_parts)
         self.cameras = tuple(part for part, space in self._parts.items() if is_picture(space))
+        self.vectors = self._dataset.storage.metadata.get(_VECTORS)
 
     def fraction(self) -> float:
         return self._done / max(self._dataset.total_episodes, 1)
@@ -123,7 +127,9 @@ def write_minari(trajectories: str | os.PathLike[str], out: str | os.PathLike[st
             temporary / "data", layout.observation_space, layout.action_space, jpeg_encoding=False
         )
         dataset_id = name if is_name else f"{re.sub('[^-_0-9A-Za-z]', '-', folder.name)}-v0"
-        storage.update_metadata({"dataset_id": dataset_id, "minari_version": minari.__version__})
+        storage.update_metadata(
+            {"dataset_id": dataset_id, "minari_version": minari.__version__, _VECTORS: layout.described}
+        )
         with RowProgress(f"Writing {name}", rows.fraction) as progress:
             storage.update_episodes(_buffers(rows, layout, progress))
         episodes = int(storage.total_episodes)
@@ -164,6 +170,8 @@ class _Layout:
         if not parts:
             raise DataError(f"{where}: its observations have neither dimensions nor pictures")
         self._parts = parts
+        observed = self._vectors["observation"] if self._observation is not None else {"names": []}
+        self.described = {**self._vectors, "observation": observed}
         self.observation_space = spaces.Dict(parts) if self._cameras else parts["vector"]
 
     def episode(self, trajectory: Trajectory, where: str) -> dict[str, Any]:

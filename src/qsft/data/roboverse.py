@@ -48,6 +48,7 @@ class RoboverseSource:
     """
 
     def __init__(self, path: str | os.PathLike[str], bound: float = 1.0) -> None:
+        self.vectors = None
         self._path = Path(path)
         self._done = 0
         self._paths = load_paths(self._path)

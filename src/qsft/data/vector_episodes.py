@@ -20,7 +20,7 @@ from qsft.data.episode_images import ImageFolder
 from qsft.data.files import write_trajectories
 from qsft.data.progress import RowProgress
 from qsft.data.trajectory import AGENT_ROLE, Ended, Trajectory, Turn
-from qsft.data.vector_metadata import describe
+from qsft.data.vector_metadata import describe, vector_tokens
 from qsft.errors import ConfigError, DataError
 
 #: OpenVLA's percentiles (Kim et al. 2024).
@@ -87,11 +87,14 @@ class VectorSource(Protocol):
     Attributes:
         observation, action: its dimensions.
         cameras: names of its pictures.
+        vectors: what bins its values are the middles of (:mod:`qsft.data.vector_metadata`), where they were trajectories
+            before; else ``None``.
     """
 
     observation: VectorSpec
     action: VectorSpec
     cameras: tuple[str, ...]
+    vectors: Mapping[str, Any] | None
 
     def episodes(self, cameras: Sequence[str]) -> Iterator[VectorEpisode]:
         """All episodes in order, with the pictures of these cameras alone."""
@@ -105,7 +108,7 @@ class VectorSource(Protocol):
 def convert(
     source: VectorSource,
     out: str | os.PathLike[str],
-    bins: int = 256,
+    bins: int | None = None,
     percentiles: bool = False,
     instruction: bool = False,
     cameras: Sequence[str] | None = None,
@@ -119,13 +122,14 @@ def convert(
       beyond which values are clipped.
     - Observations: between the smallest and the largest value in the data.
     - A discrete dimension has one bin for each of its values, and one that never changes has a single bin.
+    - Of a source that was trajectories before, the bins that it had: symbols become what they were.
 
     Metadata of each trajectory: ``vectors`` (:mod:`qsft.data.vector_metadata`), the ``instruction`` where it is written
     into the observations, and what the source adds.
 
     Args:
         out: a ``.jsonl`` or ``.parquet`` file, replaced as a whole.
-        bins: of each continuous dimension.
+        bins: of each continuous dimension; ``None``: those that the source knows, else 256.
         percentiles: the actions' bounds at percentiles even where the source knows bounds.
         instruction: begin each observation with the episode's instruction: who sees a single step is told too.
         cameras: whose pictures to write; ``None``: all.
@@ -139,7 +143,7 @@ def convert(
         DataError: naming episode, field and step: a value that is not finite or out of the source's bounds, a wrong
             number of dimensions, missing pictures. Nothing has been written then.
     """
-    if bins < 2:
+    if bins is not None and bins < 2:
         raise ConfigError(f"bins: {bins}; give at least 2")
     if image_size is not None and image_size < 1:
         raise ConfigError(f"image_size: {image_size}; give at least 1 pixel")
@@ -159,13 +163,17 @@ def convert(
             actions.add(episode.actions)
             observations.add(episode.observations)
             progress.advance()
-    action_tokens = actions.tokens(bins, "a", "percentiles" if percentiles else "known")
-    observation_tokens = observations.tokens(bins, "s", "ends") if len(source.observation) else None
-    vectors = {
-        "action": describe(action_tokens, source.action.names, source.action.values > 0),
-        "observation": describe(observation_tokens, source.observation.names, source.observation.values > 0),
-        "cameras": list(chosen),
-    }
+    if source.vectors is not None and bins is None and not percentiles:
+        vectors = {**source.vectors, "cameras": list(chosen)}
+        action_tokens, observation_tokens = _known_tokens(vectors, source)
+    else:
+        action_tokens = actions.tokens(bins or 256, "a", "percentiles" if percentiles else "known")
+        observation_tokens = observations.tokens(bins or 256, "s", "ends") if len(source.observation) else None
+        vectors = {
+            "action": describe(action_tokens, source.action.names, source.action.values > 0),
+            "observation": describe(observation_tokens, source.observation.names, source.observation.values > 0),
+            "cameras": list(chosen),
+        }
     with RowProgress(f"Writing {out.name}", source.fraction) as progress, ImageFolder(out, image_size) as folder:
 
         def trajectories() -> Iterator[Trajectory]:
@@ -177,6 +185,20 @@ def convert(
                 progress.advance()
 
         return write_trajectories(out, trajectories())
+
+
+def _known_tokens(vectors: Mapping[str, Any], source: VectorSource) -> tuple[VectorTokens, VectorTokens | None]:
+    """The bins that the source knows, of actions and observations."""
+    action, observation = (
+        vector_tokens({"vectors": vectors}, kind, "the source") for kind in ("action", "observation")
+    )
+    sizes = [0 if tokens is None else tokens.dimensions for tokens in (action, observation)]
+    if action is None or sizes != [len(source.action), len(source.observation)]:
+        raise DataError(
+            f"the data say that they were {sizes[0]} symbols an action and {sizes[1]} an observation, and have "
+            f"{len(source.action)} and {len(source.observation)} dimensions; give bins for new ones"
+        )
+    return action, observation
 
 
 class _Range:
