@@ -11,6 +11,7 @@ from qsft.errors import CheckpointError, ConfigError
 from qsft.models import RobotTransformerConfig, RobotTransformerForCausalLM, check_head, output_head, robot_processor
 from qsft.models.new_tokens import start_token_rows
 from qsft.models.number_tokens import number_tokens
+from qsft.models.robot_transformer import Places
 from qsft.models.scratch import model_from_config, word_level_tokenizer
 
 IMAGE = 29
@@ -166,6 +167,28 @@ def test_images_stand_at_their_tokens():
     embedded = model.model._embedded(ids, images)
     torch.testing.assert_close(embedded[0, [1, 2, 7, 8]], model.model.vision(images).flatten(0, 1))
     torch.testing.assert_close(embedded[0, 4], model.model.embed_tokens.weight[20])
+
+
+@pytest.mark.parametrize("tokens", [1, 6, 8, 16])
+def test_fresh_tokens_look_at_parts_of_the_picture_and_tell_them_apart(tokens):
+    torch.manual_seed(0)
+    config = RobotTransformerConfig(**{**SIZES, "hidden_size": 96}, image_token_id=IMAGE, image_tokens=tokens)
+    seeing = RobotTransformerForCausalLM(config).model.vision
+    pictures = torch.rand(16, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        read = seeing(pictures)
+    assert read.std(0).mean() > Places.STD / 4, "what differs between pictures is heard beside the tokens' places"
+    centres = seeing.windows.centres
+    assert len({tuple(centre) for centre in centres.tolist()}) == tokens and centres.abs().max() < 1
+    if tokens < 8:
+        return
+    grey = torch.zeros(1, 3, 64, 64)
+    for token, (row, column) in enumerate(((centres + 1) * 32).int().tolist()):
+        marked = grey.clone()
+        marked[:, :, row - 4 : row + 4, column - 4 : column + 4] = torch.tensor([1.0, -1.0, 1.0])[:, None, None]
+        with torch.no_grad():
+            moved = (seeing(marked) - seeing(grey)).norm(dim=-1)[0]
+        assert moved.argsort(descending=True)[:3].eq(token).any()
 
 
 def test_generation_reads_images_once_and_a_cut_cache_is_no_matter():

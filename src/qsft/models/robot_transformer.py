@@ -8,6 +8,7 @@ the ends of turns, and attention reaches ``history`` steps back. So it is an ord
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +116,12 @@ class _PreTrained(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, Places):
             initialization.normal_(module.weight, std=Places.STD)
+        elif isinstance(module, Windows):
+            module.reset()
+        elif isinstance(module, nn.Conv2d | _Features):  # else what is seen fades from layer to layer
+            initialization.kaiming_normal_(module.weight, nonlinearity="linear")
+            if module.bias is not None:
+                initialization.zeros_(module.bias)
         else:
             super()._init_weights(module)
 
@@ -122,41 +129,72 @@ class _PreTrained(PreTrainedModel):
 class ImageTokens(nn.Module):
     """A few tokens an image: learnt weighted means of a feature map, each looking elsewhere (TokenLearner, as in RT-1).
 
-    The map's coordinates are features too, so that a token can say where something is.
+    Each token begins with a part of the picture of its own, a cell of a grid that all of them fill, and learns where to
+    look and what for. The map's coordinates are features too, so that a token can say where something is.
     """
 
     def __init__(self, config: RobotTransformerConfig) -> None:
         super().__init__()
         width = config.hidden_size
         if config.vision is None:
+            channels = width
             self.encoder: nn.Module = nn.Sequential(
                 nn.Conv2d(3, width // 4, 8, stride=4, padding=2),
+                nn.GroupNorm(1, width // 4),
                 nn.GELU(),
                 nn.Conv2d(width // 4, width // 2, 3, stride=2, padding=1),
+                nn.GroupNorm(1, width // 2),
                 nn.GELU(),
                 nn.Conv2d(width // 2, width, 3, padding=1),
-                nn.GELU(),
             )
-            channels = width
         else:
             try:
                 self.encoder = AutoBackbone.from_config(AutoConfig.for_model(**config.vision))
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"robot_transformer: vision: {' '.join(str(error).split()):.200}") from error
             channels = int(self.encoder.channels[-1])  # type: ignore[index, arg-type]
+        self.norm = nn.GroupNorm(1, channels)
         self.attention = nn.Conv2d(channels + 2, config.image_tokens, 1)
-        self.features = nn.Linear(channels + 2, width)
+        self.windows = Windows(config.image_tokens)
+        self.features = _Features(channels + 2, width)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """``[N, 3, H, W]`` images to ``[N, image_tokens, d]``."""
         maps = self.encoder(pixel_values)
         if not isinstance(maps, Tensor):
             maps = maps.feature_maps[-1]
+        maps = nn.functional.gelu(self.norm(maps))
         rows, columns = (torch.linspace(-1, 1, size, device=maps.device, dtype=maps.dtype) for size in maps.shape[2:])
-        places = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(maps), -1, -1, -1)
-        maps = torch.cat([maps, places], dim=1)
-        weights = torch.softmax(self.attention(maps).flatten(2), dim=-1)
+        places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+        maps = torch.cat([maps, places.expand(len(maps), -1, -1, -1)], dim=1)
+        weights = torch.softmax((self.attention(maps) + self.windows(places)).flatten(2), dim=-1)
         return self.features(weights @ maps.flatten(2).transpose(1, 2))
+
+
+class Windows(nn.Module):
+    """Where each of ``tokens`` tokens looks: a Gaussian's logarithm, at first one for each cell of a grid."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(torch.empty(tokens, 2))
+        self.log_precision = nn.Parameter(torch.empty(tokens))
+
+    def reset(self) -> None:
+        """The grid is as square as the number of tokens allows."""
+        tokens = len(self.centres)
+        rows = next(r for r in range(math.isqrt(tokens), 0, -1) if tokens % r == 0)
+        ends = [(torch.arange(n) + 0.5) * (2 / n) - 1 for n in (rows, tokens // rows)]
+        initialization.copy_(self.centres, torch.cartesian_prod(*ends))
+        initialization.constant_(self.log_precision, math.log(max(tokens / 2, 1.0)))
+
+    def forward(self, places: Tensor) -> Tensor:
+        """``[2, h, w]`` coordinates in [-1, 1] to ``[tokens, h, w]``, added to what attention says."""
+        apart = (places - self.centres[:, :, None, None]).square().sum(1)
+        return -apart * self.log_precision.exp()[:, None, None]
+
+
+class _Features(nn.Linear):
+    """From the map's features to a token; begins as large as they are, not as small as a language model's matrices."""
 
 
 @dataclass
