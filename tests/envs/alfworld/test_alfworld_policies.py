@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
-from qsft.envs import make, make_policy, scripted_policies
+from qsft.envs import make, make_policy, scripted_policies, symbols
 from qsft.envs.alfworld.env import ALFWorld
-from qsft.envs.alfworld.policies import Goal, Player, PopulationPolicy, read_goal
-from qsft.envs.alfworld.texts import GOALS, intro
+from qsft.envs.alfworld.policies import Goal, Player, PopulationPolicy, SlippingPolicy, read_goal
+from qsft.envs.alfworld.texts import GOALS, NOTHING_HAPPENS, intro
 from qsft.envs.alfworld.view import View
 from qsft.envs.collect import collect
 from qsft.errors import DataError
@@ -21,7 +21,7 @@ from tests.envs.alfworld.test_alfworld_golden import FILES, load
 
 
 def test_names_and_contract() -> None:
-    assert scripted_policies("alfworld") == ["expert", "population", "random"]
+    assert scripted_policies("alfworld") == ["expert", "population", "random", "slipping"]
     for name in scripted_policies("alfworld"):
         policy = make_policy("alfworld", name)
         assert isinstance(policy, Policy)
@@ -47,6 +47,23 @@ def test_the_expert_wins(options: dict) -> None:
     found = successes("expert", 200, **options)
     assert len(found) == 6
     assert sum(won for won, _ in found.values()) >= 198
+
+
+def test_an_expert_that_slips_goes_on_after_it() -> None:
+    games = list(collect("alfworld", "slipping", 100, seed=0))
+    assert sum(game.metadata["success"] for game in games) >= 98
+    whole, slips, commands = set(symbols("alfworld", whole_actions=True)), 0, 0
+    for game in games:
+        places = View.of(game).receptacles
+        for said, answer in zip(game.turns, game.turns[1:], strict=False):
+            if not said.is_agent:
+                continue
+            commands += 1
+            name = said.text.strip().removeprefix("go to ")
+            if said.text.startswith("go to ") and name not in places:
+                slips += 1
+                assert answer.text == NOTHING_HAPPENS and name in whole
+    assert abs(slips / commands - SlippingPolicy.SLIPS) < 0.05
 
 
 def test_the_population_wins_a_third_in_30_steps() -> None:

@@ -46,6 +46,7 @@ class ALFWorld(Environment):
         "random": "qsft.envs.alfworld.policies:RandomPolicy",
         "population": "qsft.envs.alfworld.policies:PopulationPolicy",
         "expert": "qsft.envs.alfworld.policies:ExpertPolicy",
+        "slipping": "qsft.envs.alfworld.policies:SlippingPolicy",
     }
     reset_options = ("game", "spec")
     thoughts: ClassVar[bool] = True

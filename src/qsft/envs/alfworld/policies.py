@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from qsft.envs.alfworld.engine import APPLIANCES, KNIVES
 from qsft.envs.alfworld.env import ALFWorld
-from qsft.envs.alfworld.facts import object_types
+from qsft.envs.alfworld.facts import object_types, receptacle_types
 from qsft.envs.alfworld.texts import GOALS, TASK
 from qsft.envs.alfworld.view import View, type_of
 from qsft.errors import DataError
@@ -222,6 +222,23 @@ class ExpertPolicy(ALFWorldPolicy):
         return f"open {place}" if place in view.opened else f"examine {place}"
 
 
+class SlippingPolicy(ExpertPolicy):
+    """An expert that now and then goes to something that is not there, and then goes on.
+
+    Who learns from a player without mistakes has never seen what follows one, and repeats its own to the end: a policy
+    that sees pictures names places that are not in them.
+    """
+
+    name = "slipping"
+    #: of each command
+    SLIPS = 0.15
+
+    def choose(self, view: View, first: str) -> str:
+        if self.rng.random() < self.SLIPS:
+            return f"go to {self.rng.choice([name for name in _receptacles() if name not in view.receptacles])}"
+        return super().choose(view, first)
+
+
 @dataclass(frozen=True)
 class Player:
     """How one kind of player decides. Probabilities; each habit is drawn once an episode.
@@ -305,6 +322,13 @@ def _other(view: View, goal: Goal) -> str:
     """The type of the first receptacle that takes the goal's object and is not the goal's; that, if there is none."""
     types = map(type_of, view.receptacles)
     return next((kind for kind in types if kind in _places(goal.object_type) and kind != goal.target), goal.target)
+
+
+@cache
+def _receptacles() -> list[str]:
+    """The names of all receptacles that any room may have."""
+    kinds = receptacle_types().values()
+    return [f"{kind.name} {n + 1}" for kind in kinds for n in range(max(most for _, _, most in kind.rooms.values()))]
 
 
 def _props(name: str) -> frozenset[str]:
