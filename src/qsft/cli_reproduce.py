@@ -88,4 +88,5 @@ def _side_by_side(arguments: argparse.Namespace, studies: list[Any], seeds: list
             told = ("reproduce", path, "--seeds", seed, "--results", results, "--work", arguments.work)
             command = (sys.executable, "-m", "qsft.cli", *map(str, told), *passed)
             jobs.append(Job(f"{path.stem}, seed {seed}", command, work / f"seed-{seed}.log"))
-    run_jobs(jobs, arguments.jobs, lambda: len(missing & finished()), len(missing), "rows")
+    if jobs:
+        run_jobs(jobs, arguments.jobs, lambda: len(missing & finished()), len(missing), "rows")
