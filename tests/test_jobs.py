@@ -78,9 +78,10 @@ def test_one_that_fails_does_not_keep_the_others(tmp_path: Path, capfd: pytest.C
 
 def test_an_interrupt_ends_all(tmp_path: Path) -> None:
     program = """
-import sys
+import signal, sys
 from pathlib import Path
 from qsft.jobs import Job, run_jobs
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 wait = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)"
 jobs = [Job(n, (sys.executable, "-c", wait, f"{sys.argv[1]}/{n}.pid"), Path(sys.argv[1]) / f"{n}.log") for n in "ab"]
 run_jobs(jobs, 2, lambda: 0, 2, "rows")
@@ -91,7 +92,10 @@ run_jobs(jobs, 2, lambda: 0, 2, "rows")
     while not all(path.exists() and path.read_text() for path in pids) and time.monotonic() < until:
         time.sleep(0.1)
     parent.send_signal(signal.SIGINT)  # the parent alone, as `kill` does it; a terminal would tell all
-    parent.communicate(timeout=60)
+    try:
+        parent.communicate(timeout=60)
+    finally:
+        parent.kill()
     assert parent.returncode
     for path in pids:
         assert not Path(f"/proc/{path.read_text()}").exists()

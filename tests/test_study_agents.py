@@ -173,6 +173,7 @@ def test_the_study_of_pictures(tmp_path):
         "SFT, from grey pictures",
         "filtered BC, shown grey pictures",
         "SFT, of the expert's games, shown grey pictures",
+        "SFT, of an expert that slips, shown grey pictures",
     }
     assert study.test["episodes"] >= 500
     study = small_games_with_pictures(study)
