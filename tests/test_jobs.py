@@ -76,7 +76,8 @@ def test_one_that_fails_does_not_keep_the_others(tmp_path: Path, capfd: pytest.C
     assert "bad: failed: no such thing" in told and "good: done" in told
 
 
-def test_an_interrupt_ends_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_all(tmp_path: Path, told: signal.Signals) -> None:
     program = """
 import signal, sys
 from pathlib import Path
@@ -91,7 +92,7 @@ run_jobs(jobs, 2, lambda: 0, 2, "rows")
     until = time.monotonic() + 60
     while not all(path.exists() and path.read_text() for path in pids) and time.monotonic() < until:
         time.sleep(0.1)
-    parent.send_signal(signal.SIGINT)  # the parent alone, as `kill` does it; a terminal would tell all
+    parent.send_signal(told)  # the parent alone, as `kill` does it; a terminal would tell all
     try:
         parent.communicate(timeout=60)
     finally:

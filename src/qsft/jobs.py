@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -42,7 +44,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, done: Callable[[], int], total: 
     """Run commands, so many at once, and show on stderr how far they are.
 
     Each process gets as many threads as its share of the cores (``OMP_NUM_THREADS``, unless that is set). When one fails
-    the others go on.
+    the others go on. An interrupt or SIGTERM ends all of them. To be called from the main thread.
 
     Args:
         jobs: in the order in which they are begun.
@@ -69,6 +71,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, done: Callable[[], int], total: 
         speed_estimate_period=_RATE_SECONDS,
     )
     task = bar.add_task(what, total=total, completed=done())
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else the processes would go on alone
     try:
         with Live(bar, console=console, refresh_per_second=1) as live:
             while waiting or running:
@@ -90,6 +93,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, done: Callable[[], int], total: 
                 live.update(Group(bar, *(Text(line, no_wrap=True, overflow="ellipsis") for line in lines)))
     finally:
         _end(running.values())
+        signal.signal(signal.SIGTERM, before)
     if failed:
         raise QSFTError(
             f"{len(failed)} of {len(jobs)} jobs failed, the first {failed[0].name}: {last_line(failed[0].log)}; its log is "
