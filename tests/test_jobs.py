@@ -15,22 +15,12 @@ from qsft.cli import main
 from qsft.errors import QSFTError
 from qsft.evaluation import ResultsFile
 from qsft.jobs import Job, last_line, run_jobs
+from tests.test_study import STUDY
 
-STAGE = "{max_steps: 2, logging_steps: 1, save_steps: 2, use_cpu: true, per_device_train_batch_size: 4}"
-STUDY = f"""
-env: twenty-questions
-collect:
-  train: {{policy: population, episodes: 12, seed: 5}}
-model: {{model_type: gpt2, n_layer: 1, n_embd: 16, n_head: 2, n_positions: 512}}
-pretrain: {{texts: 40, vocabulary: 400, {STAGE[1:]}
-behaviour: {STAGE}
-select: {{episodes: 2, seed: 1}}
-test: {{episodes: 2, seed: 2}}
-decoding: {{supervised: [{{temperature: 0}}]}}
-runs:
-  - {{name: population, method: scripted}}
-  - {{name: SFT, method: sft, decoding: supervised}}
-  - {{name: prompted, method: react}}
+RUNS = """runs:
+  - {name: population, method: scripted}
+  - {name: SFT, method: sft, data: all, decoding: supervised}
+  - {name: prompted, method: react, data: all}
 """
 MAZE = """
 env: maze
@@ -105,7 +95,7 @@ run_jobs(jobs, 2, lambda: 0, 2, "rows")
 def test_studies_and_seeds_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "studies").mkdir()
-    (tmp_path / "studies/questions.yaml").write_text(STUDY)
+    (tmp_path / "studies/questions.yaml").write_text(STUDY.partition("runs:")[0] + RUNS)
     (tmp_path / "studies/maze.yaml").write_text(MAZE)
     command = ["reproduce", "studies", "--seeds", "0", "1", "--work", "work"]
     assert main([*command, "--jobs", "3"]) == 0

@@ -75,12 +75,12 @@ def _side_by_side(arguments: argparse.Namespace, studies: list[Any], seeds: list
         value = getattr(arguments, name)
         if value is not None:
             passed += [f"--{name.replace('_', '-')}", str(value)]
+    prompting = arguments.model is not None
     before, missing, jobs = finished(), set[tuple[Path, Any]](), []
     for seed in seeds:
         for path, study in studies:
             work, results = places[path]
             runs = [run for _, run in wanted_runs(study, [seed], arguments.only)]
-            prompting = arguments.model is not None
             keys = {(results, key_of(study, run, seed)) for run in runs if prompting or run.method not in PROMPTED}
             if keys <= before:
                 continue

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from qsft.data.vector_episodes import VectorEpisode, VectorSpec
+from qsft.data.vector_episodes import VectorEpisode, VectorSpec, numbered
 from qsft.errors import DataError
 
 _FIELDS = ("observations", "actions", "rewards", "terminals")
@@ -56,7 +56,7 @@ class RoboverseSource:
         self.cameras = tuple(name for name, value in first.items() if is_picture(value))
         self.observation = VectorSpec.continuous(dimension_names(first))
         size = np.size(self._paths[0]["actions"][0])
-        self.action = VectorSpec.continuous([f"action[{i}]" for i in range(size)], -bound, bound)
+        self.action = VectorSpec.continuous(action_names(size), -bound, bound)
 
     def fraction(self) -> float:
         return self._done / len(self._paths)
@@ -155,12 +155,16 @@ def is_picture(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3)
 
 
+def action_names(size: int) -> list[str]:
+    """The names of an action's dimensions."""
+    return [f"action[{i}]" for i in range(size)]
+
+
 def dimension_names(seen: Mapping[str, Any]) -> list[str]:
     """The names of :func:`vector_of`'s dimensions."""
     names: list[str] = []
     for name, value in seen.items():
-        size = 0 if is_picture(value) else np.size(value)
-        names += [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
+        names += numbered(name, 0 if is_picture(value) else np.size(value))
     return names
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from qsft.data.vector_episodes import VectorSpec
+from qsft.data.vector_episodes import VectorSpec, numbered
 from qsft.errors import DataError
 
 _WHOLE = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -75,7 +75,7 @@ def vector_spec(parts: Mapping[str, gymnasium.Space]) -> VectorSpec:
             assert isinstance(space, spaces.MultiBinary)
             counts = np.full(math.prod(space.shape or ()), 2)
             ends = np.zeros(len(counts)), np.ones(len(counts))
-        names += [name] if len(counts) == 1 else [f"{name}[{i}]" for i in range(len(counts))]
+        names += numbered(name, len(counts))
         low += np.asarray(ends[0], np.float64).tolist()
         high += np.asarray(ends[1], np.float64).tolist()
         values += counts.tolist()

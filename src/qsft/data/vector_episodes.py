@@ -56,6 +56,11 @@ class VectorSpec:
         return len(self.names)
 
 
+def numbered(name: str, size: int) -> list[str]:
+    """What the dimensions of one part of a vector are called: ``["arm[0]", "arm[1]"]``, or its name where it has one."""
+    return [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
+
+
 @dataclass(frozen=True)
 class VectorEpisode:
     """One episode of T actions.

@@ -29,26 +29,26 @@ class GymnasiumTask(VectorEnvironment):
 
     Raises:
         ConfigError: it cannot be made, has other dimensions than the data, or no limit.
-        DataError: see :class:`VectorEnvironment`.
+        DataError: see :class:`Layout`.
     """
 
     def __init__(self, data: str | os.PathLike[str], id: str | None = None, max_steps: int | None = None) -> None:
-        self.name = "gymnasium"
-        self._inner = _made(id) if id is not None else _recovered(Layout(data).source, data)
+        layout = Layout(data)
+        self._inner = _made(id) if id is not None else _recovered(layout)
         spec = self._inner.spec
         self.name = id or (spec.id if spec is not None else "gymnasium")
         own = spec.max_episode_steps if spec is not None else None
         limit = own if max_steps is None else max_steps
         if limit is None:
             raise ConfigError(f"{self.name}: has no limit of its own; give max_steps")
-        super().__init__(data, limit)
+        super().__init__(layout, limit)
         what = f"environment {self.name}"
         self._parts = space_parts(self._inner.observation_space, "observation", what)
         actions = space_parts(self._inner.action_space, "action", what)
         cameras = [name for name, part in self._parts.items() if is_picture(part)]
-        self.layout.check(data, what, vector_spec(actions).names, vector_spec(self._parts).names, cameras)
+        layout.check(what, vector_spec(actions).names, vector_spec(self._parts).names, cameras)
         self._told = next((n for n, part in self._parts.items() if isinstance(part, gymnasium.spaces.Text)), None)
-        if self.layout.instructed and self._told is None:
+        if layout.instructed and self._told is None:
             raise ConfigError(f"{data}: observations begin with an instruction, and {what} gives none")
 
     def begin(self, seed: int) -> Seen:
@@ -79,15 +79,17 @@ def _made(id: str) -> gymnasium.Env:
         raise ConfigError(f"gymnasium: id={id!r:.80} cannot be made: {' '.join(str(error).split()):.200}") from error
 
 
-def _recovered(name: str, data: str | os.PathLike[str]) -> gymnasium.Env:
+def _recovered(layout: Layout) -> gymnasium.Env:
     from qsft.data.minari import load_minari
 
-    if not name:
-        raise ConfigError(f"{data}: does not say which Minari data set it was; give id, such as AdroitHandDoor-v1")
+    if not layout.source:
+        raise ConfigError(
+            f"{layout.data}: does not say which Minari data set it was; give id, such as AdroitHandDoor-v1"
+        )
     try:
-        return load_minari(name).recover_environment(eval_env=True)
+        return load_minari(layout.source).recover_environment(eval_env=True)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"{data}: Minari cannot make the environment of {name} ({reason:.200}); give its id"
+            f"{layout.data}: Minari cannot make the environment of {layout.source} ({reason:.200}); give its id"
         ) from error

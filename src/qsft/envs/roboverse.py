@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qsft.data.roboverse import dimension_names, is_picture, vector_of
+from qsft.data.roboverse import action_names, dimension_names, is_picture, vector_of
 from qsft.envs.vectors import Layout, Seen, VectorEnvironment
 from qsft.errors import ConfigError
 
@@ -31,7 +31,7 @@ class RoboverseTask(VectorEnvironment):
 
     Raises:
         ConfigError: roboverse cannot be imported, knows no such task or is in use; or the data are of something else.
-        DataError: see :class:`VectorEnvironment`.
+        DataError: see :class:`Layout`.
     """
 
     _in_use: ClassVar[bool] = False
@@ -44,15 +44,16 @@ class RoboverseTask(VectorEnvironment):
                 f"{task}: roboverse has one simulation a process, and it is in use; play one episode at a time "
                 "(--batch-size 1), or close the other environment"
             )
-        super().__init__(data, Layout(data).steps if max_steps is None else max_steps)
+        layout = Layout(data)
+        super().__init__(layout, layout.steps if max_steps is None else max_steps)
         self.return_range = (0.0, float(self.max_turns))
         self._inner = _made(task)
         RoboverseTask._in_use = self._made = True
         try:
             seen = self._told(self._inner.get_observation())
-            actions = [f"action[{i}]" for i in range(self._inner.action_space.shape[0])]
+            actions = action_names(self._inner.action_space.shape[0])
             cameras = [name for name, value in seen.items() if is_picture(value)]
-            self.layout.check(data, f"task {task}", actions, dimension_names(seen), cameras)
+            layout.check(f"task {task}", actions, dimension_names(seen), cameras)
         except BaseException:
             self.close()
             raise

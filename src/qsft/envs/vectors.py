@@ -49,27 +49,26 @@ class VectorEnvironment(Environment):
     bounds. An episode is ``truncated`` after ``max_turns`` actions.
 
     Args:
-        data: the file that the policy was trained on, or any other with the same bins.
+        layout: of the file that the policy was trained on, or any other with the same bins.
         max_turns: actions after which an episode is over.
 
     Raises:
-        DataError: the file cannot be read, or its rows do not say what their symbols mean.
+        ConfigError: no such number of actions, or cameras whose pictures differ in size.
     """
 
     return_range = (-math.inf, math.inf)
 
-    def __init__(self, data: str | os.PathLike[str], max_turns: int) -> None:
+    def __init__(self, layout: Layout, max_turns: int) -> None:
         if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
             raise ConfigError(f"{self.name}: max_steps={max_turns!r:.60}; give a whole number of at least 1")
         self.max_turns = max_turns
         self.action_space = gymnasium.spaces.Text(max_length=10_000, charset=string.printable)
-        layout = Layout(data)
         self.layout = layout
         text = gymnasium.spaces.Text(max_length=10_000, charset=string.printable)
         self.observation_space = text
         if layout.cameras:
             if len(set(layout.shapes)) > 1:
-                raise ConfigError(f"{data}: its cameras' pictures differ in size; convert it with --image-size")
+                raise ConfigError(f"{layout.data}: its cameras' pictures differ in size; convert it with --image-size")
             shape = (*layout.shapes[0], 3) if len(layout.cameras) == 1 else (len(layout.cameras), *layout.shapes[0], 3)
             image = gymnasium.spaces.Box(0, 255, shape, np.uint8)
             self.observation_space = gymnasium.spaces.Dict({"text": text, "image": image})
@@ -136,7 +135,11 @@ class VectorEnvironment(Environment):
 class Layout:
     """What the first row of a converted file says about all of them.
 
+    Args:
+        data: the file.
+
     Attributes:
+        data: the file.
         action, observation: the bins; ``observation`` is ``None`` where pictures are all there is.
         action_names, observation_names: of their dimensions.
         cameras: whose pictures are shown, in order.
@@ -144,9 +147,13 @@ class Layout:
         instructed: whether observations begin with what the episode was to do.
         steps: actions of that row.
         source: what the data set was called.
+
+    Raises:
+        DataError: the file cannot be read, or its rows do not say what their symbols mean.
     """
 
     def __init__(self, data: str | os.PathLike[str]) -> None:
+        self.data = data
         rows = RowFile(data)
         number, row = next(iter(rows))
         where = rows.where(number)
@@ -168,7 +175,7 @@ class Layout:
             raise DataError(f"{where}: {len(shown)} pictures of {len(self.cameras)} cameras; convert the data again")
         self.shapes = [read_image(rows.folder, image, where).shape[:2] for image in shown]
 
-    def check(self, data: str | os.PathLike[str], what: str, actions: Any, observations: Any, cameras: Any) -> None:
+    def check(self, what: str, actions: Any, observations: Any, cameras: Any) -> None:
         """That an environment has the dimensions and cameras of the file.
 
         Raises:
@@ -180,12 +187,12 @@ class Layout:
         ):
             if here != there:
                 raise ConfigError(
-                    f"{data}: its {kind} have the dimensions {', '.join(here) or 'none'}, those of {what} "
+                    f"{self.data}: its {kind} have the dimensions {', '.join(here) or 'none'}, those of {what} "
                     f"{', '.join(there) or 'none'}; it is data of something else"
                 )
         for camera in self.cameras:
             if camera not in cameras:
-                raise ConfigError(f"{data}: shows a camera {camera!r}, {what} has {', '.join(cameras) or 'none'}")
+                raise ConfigError(f"{self.data}: shows a camera {camera!r}, {what} has {', '.join(cameras) or 'none'}")
 
 
 def _sized(picture: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:

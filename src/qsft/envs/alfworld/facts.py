@@ -49,6 +49,11 @@ class ReceptacleType:
     openable: bool
     rooms: dict[str, tuple[float, int, int]]
 
+    @property
+    def names(self) -> list[str]:
+        """Of all that any room may have: ``["shelf 1", "shelf 2", ...]``."""
+        return [f"{self.name} {n + 1}" for n in range(max(most for _, _, most in self.rooms.values()))]
+
 
 @cache
 def object_types() -> dict[str, ObjectType]:

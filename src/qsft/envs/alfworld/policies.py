@@ -327,8 +327,7 @@ def _other(view: View, goal: Goal) -> str:
 @cache
 def _receptacles() -> list[str]:
     """The names of all receptacles that any room may have."""
-    kinds = receptacle_types().values()
-    return [f"{kind.name} {n + 1}" for kind in kinds for n in range(max(most for _, _, most in kind.rooms.values()))]
+    return [name for kind in receptacle_types().values() for name in kind.names]
 
 
 def _props(name: str) -> frozenset[str]:

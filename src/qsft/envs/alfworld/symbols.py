@@ -50,7 +50,7 @@ def whole_parts() -> list[str]:
     """The parts of commands: verbs of two words and all names, ``go to`` and ``shelf 2``; and the marks behind names."""
     largest: dict[str, int] = dict.fromkeys(object_types(), max(COPIES))
     for kind in receptacle_types().values():
-        largest[kind.name] = max(most for _, _, most in kind.rooms.values())
+        largest[kind.name] = len(kind.names)
     names = [f"{kind} {number}" for kind, most in largest.items() for number in range(1, most + 1)]
     return ["go to", ",", ".", *sorted(names)]
 
