@@ -82,12 +82,8 @@ class IllustratedPlayer:
     size = ManipulationPlayer.size
 
     def __init__(self, environment: Manipulation, policy: ScriptedPolicy) -> None:
-        state_bins, action_bins = (
-            int(tokens.bins[0]) for tokens in (environment.state_tokens, environment.action_tokens)
-        )
-        told = type(environment)(state_bins=state_bins, action_bins=action_bins)
         self._pictures = environment.pictures
-        self._player = ManipulationPlayer(told, policy)
+        self._player = ManipulationPlayer(in_symbols(environment), policy)
 
     def play(self, seed: int, block: int) -> list[Trajectory]:
         return [self._illustrated(game) for game in self._player.play(seed, block)]
@@ -100,6 +96,12 @@ class IllustratedPlayer:
             for turn in game.turns
         ]
         return game
+
+
+def in_symbols(environment: Manipulation) -> Manipulation:
+    """The same task with the same bins, told in symbols."""
+    state_bins, action_bins = (int(tokens.bins[0]) for tokens in (environment.state_tokens, environment.action_tokens))
+    return type(environment)(state_bins=state_bins, action_bins=action_bins)
 
 
 def _options(start: Start, names: tuple[str, ...]) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
@@ -15,6 +16,7 @@ from qsft.envs.manipulation.tasks import TASKS, Task, draw_start
 from qsft.errors import ConfigError
 
 if TYPE_CHECKING:
+    from qsft.data.trajectory import Trajectory
     from qsft.policies.base import Policy
 
 OBSERVATIONS = ("tokens", "picture", "state", "image")
@@ -153,15 +155,26 @@ class Manipulation(Environment):
         return self._seen, float(success), over, truncated, {"success": success, "unstable": not sound, **self._pins()}
 
     def symbols(self, whole_actions: bool = False) -> list[str]:
-        """The symbols of states (where they are seen), those of actions, and a newline.
+        """The symbols of states (where pictures are seen, a model may learn to name them), of actions, and a newline.
 
         Raises:
             ConfigError: whole actions are asked for; there are too many.
         """
         if whole_actions:
             raise ConfigError(f"{self.name}: an action is five symbols; there are too many to make each one symbol")
-        states = self.state_tokens.symbols if self.observation == "tokens" else []
-        return ["\n", *states, *self.action_tokens.symbols]
+        return ["\n", *self.state_tokens.symbols, *self.action_tokens.symbols]
+
+    def corpus(self, texts: int, seed: int = 0) -> Iterator[Trajectory]:
+        """Pictures and what they show, see :func:`qsft.envs.manipulation.corpus.moments`.
+
+        Raises:
+            ConfigError: ``observation`` is not ``"picture"``: symbols need no learning to see.
+        """
+        if self.observation != "picture":
+            raise ConfigError(f"{self.name}: texts to pretrain on are of pictures; set observation='picture'")
+        from qsft.envs.manipulation.corpus import moments  # it needs the players, who need this class
+
+        return moments(self, texts, seed)
 
     def block_player(self, policy: Policy) -> BlockPlayer | None:
         from qsft.envs.manipulation.collect import IllustratedPlayer, ManipulationPlayer
