@@ -18,6 +18,11 @@ def wrong_argument(error: Exception) -> str:
     return str(error).partition("\n")[0].split("__init__() ")[-1]
 
 
+def raised_in_worker(error: Exception) -> str:
+    """What a worker process of a DataLoader raised, in one line: torch makes its traceback part of the message."""
+    return str(error).rstrip().rpartition("\n")[2].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+
+
 class DataError(QSFTError, ValueError):
     """A trajectory, a file of trajectories, or its tokenisation is unusable."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -214,3 +215,17 @@ def test_an_image_that_is_missing_stops_before_training(data, tmp_path):
     with pytest.raises(DataError, match=r"broken.jsonl: row 2: turn 1: image .*gone.png: no such file"):
         train(settings(file), tmp_path / "run", tokenizer=families.processor("llava"), quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_was_damaged_since_is_told_of_in_a_line(tmp_path, workers):
+    """Also where a worker process reads it, whose traceback torch makes part of the message."""
+    file = tmp_path / "games.jsonl"
+    write_trajectories(file, families.episodes(tmp_path / "games-images", 4))
+    plan = settings(file, "sft", behaviour={**SHORT, "dataloader_num_workers": workers})
+    train(plan, tmp_path / "whole", tokenizer=families.processor("llava"), cache_dir=tmp_path / "cache", quiet=True)
+    for image in (tmp_path / "games-images").glob("*.png"):
+        image.write_bytes(image.read_bytes()[:60])
+    with pytest.raises(DataError) as caught:
+        train(plan, tmp_path / "run", tokenizer=families.processor("llava"), cache_dir=tmp_path / "cache", quiet=True)
+    assert re.fullmatch(r"rows [0-9, ]+: image .*\.png: cannot be read \(.*\); mend or drop it", str(caught.value))

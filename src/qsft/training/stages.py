@@ -16,7 +16,7 @@ from qsft.data.batch import pad_token
 from qsft.data.dataset import check_dummy_token, check_steps
 from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.returns import ReturnRange
-from qsft.errors import ConfigError, DataError, wrong_argument
+from qsft.errors import ConfigError, DataError, raised_in_worker, wrong_argument
 from qsft.models.new_tokens import start_token_rows
 from qsft.models.policy_model import (
     BEHAVIOUR_DIR,
@@ -228,7 +228,10 @@ class Stages:
         if checkpoint and _at_the_end(checkpoint):
             trainer._load_from_checkpoint(str(checkpoint))
         else:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            try:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            except DataError as error:
+                raise DataError(raised_in_worker(error)) from error
         model = trainer.finished_model
         if hasattr(model, "merge_and_unload"):
             if "target" in model.peft_config:
