@@ -1,11 +1,15 @@
 """The studies in experiments/robots: every method from the same start, on environments and symbols that exist."""
 
+import re
+import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from qsft.envs import scripted_policies, symbols
+from qsft.envs import make, scripted_policies, symbols
 from qsft.errors import ConfigError
+from qsft.pretrain import pretrain
 from qsft.study import symbol_tokenizer
 from qsft.study_file import Study, study_files
 
@@ -60,3 +64,25 @@ def test_symbols_become_a_tokenizer_or_with_images_a_processor():
         symbol_tokenizer({"state_bins": 8}, "study")
     with pytest.raises(ConfigError, match="study: tokenizer: image_tokens .* and patch_size .* are of two models"):
         symbol_tokenizer({**settings, "image_tokens": 2, "patch_size": 16}, "study")
+
+
+def test_a_network_learns_to_see_before_it_acts(tmp_path):
+    pytest.importorskip("ogbench")
+    study = Study.load(ROBOTS / "images/pick.yaml", quick=True)
+    options = {**study.env_options, "image_size": 32}
+    try:
+        env = make("pick", **options)
+    except ConfigError as error:  # no OpenGL
+        pytest.skip(str(error))
+    settings = {**study.pretrain, "texts": 6, "max_steps": 20, "logging_steps": 10}
+    processor = symbol_tokenizer({**study.tokenizer, "image_size": 32}, "study")
+    folder = pretrain(settings, "pick", options, study.model, tmp_path, quiet=True, tokenizer=processor)
+    table = runpy.run_path(str(ROBOTS / "images/seeing.py"))["table"](folder, env, 6, 0)  # what it has seen
+    header, _, *rows = table.splitlines()
+    read = {name: (float(error), float(spread)) for _, name, error, spread, _ in (re.split(r" *\| *", r) for r in rows)}
+    assert list(read) == list(env.features)
+    named = [turn.text for text in env.corpus(6) for turn in text.turns if turn.is_agent]
+    told = np.array([env.state_tokens.parse(name) for name in named])
+    assert header == f"| {len(told)} pictures | mean error | spread |"
+    assert [spread for _, spread in read.values()] == pytest.approx(told.std(0).tolist(), abs=1e-4)
+    assert sum(error < spread for error, spread in read.values()) >= 5, "it has learnt something of them"
