@@ -66,6 +66,14 @@ def test_pictures_stand_upright_and_their_header_tells_the_size(orientation):
 def test_the_size_is_known_without_the_pixels():
     content = png(np.zeros((5, 9, 3), np.uint8))
     assert picture_size(content[:60]) == picture_size(content) == (5, 9)
+    with pytest.raises(DataError, match="a picture in memory: cannot be read"):
+        picture_size(content[:23])
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "RGBA", "I;16"])
+def test_the_size_in_a_png_is_that_of_its_pixels(mode):
+    content = saved(Image.new(mode, (301, 70)), "PNG")
+    assert picture_size(content) == pixels(content).shape[:2] == (70, 301)
 
 
 def test_damage_anywhere_is_one_clear_error():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 T = TypeVar("T")
+_PNG_BEGINS = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"  # then width and height, four bytes each
 _ORIENTATION = 0x0112  # of the EXIF tags; from 5 on, height and width change places
 
 
@@ -26,6 +28,10 @@ def picture_size(picture: str | bytes) -> tuple[int, int]:
     Raises:
         DataError: there is no such file, or it is no image.
     """
+    # A policy asks of each picture of an episode at every turn, and Pillow takes a fifth of a millisecond to open one.
+    if isinstance(picture, bytes) and picture[:16] == _PNG_BEGINS and len(picture) > 24:
+        width, height = struct.unpack_from(">II", picture, 16)
+        return height, width
 
     def size(opened: Image) -> tuple[int, int]:
         turned = _tells_orientation(opened) and opened.getexif().get(_ORIENTATION, 1) >= 5
