@@ -63,13 +63,19 @@ class TurnCache:
         if width == 0:
             return None
 
-        def rearranged(old: Tensor) -> Tensor:
-            new = old.new_zeros(len(keys), old.shape[1], width, old.shape[3])
+        def rearranged(old: Tensor, new: Tensor) -> None:
             for row, ((index, padding, _), length) in enumerate(zip(found, kept, strict=True)):
+                new[row, :, : width - length] = 0
                 new[row, :, width - length :] = old[index, :, padding : padding + length]
+
+        def laid_out(old: Cache) -> DynamicCache:
+            new = DynamicCache()
+            new.layers = [GrowingLayer.laid_out(layer, len(keys), width, rearranged) for layer in old.layers]
             return new
 
-        return _mapped(cache, rearranged)
+        if isinstance(cache, PairCache):
+            return PairCache(laid_out(cache.likelihood), laid_out(cache.behaviour))
+        return laid_out(cache)
 
     def keep(
         self, keys: Sequence[Hashable], prompts: Sequence[Sequence[Any]], output: Tensor, cache: Cache | None
@@ -107,9 +113,26 @@ class GrowingLayer(DynamicLayer):
         self.values = self._longer("values", self.values, value_states)
         return self.keys, self.values
 
-    def forget(self) -> None:
-        """Frees what it holds."""
-        self._stores = {}
+    @classmethod
+    def laid_out(cls, layer: object, rows: int, length: int, fill: Callable[[Tensor, Tensor], None]) -> GrowingLayer:
+        """A layer of ``rows`` rows and ``length`` positions made of another, which is emptied.
+
+        Args:
+            fill: is given keys or values of the old layer, and those of the new one to write all of.
+        """
+        assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
+        new = cls()
+        new.lazy_initialization(layer.keys, layer.values)
+        for name in ("keys", "values"):
+            old = getattr(layer, name)
+            store = old.new_empty(rows, old.shape[1], _with_room(length), old.shape[3])
+            fill(old, store[:, :, :length])
+            new._stores[name] = store
+            setattr(new, name, store[:, :, :length])
+            setattr(layer, name, None)  # what is copied is freed at once
+            if isinstance(layer, GrowingLayer):
+                layer._stores.pop(name, None)
+        return new
 
     def _longer(self, name: str, held: Tensor | None, new: Tensor) -> Tensor:
         length = held.shape[-2] if held is not None and held.numel() else 0
@@ -118,7 +141,7 @@ class GrowingLayer(DynamicLayer):
         # what somebody else put in place of our view is not in the store
         kept = store is not None and held is not None and length and held.data_ptr() == store.data_ptr()
         if not kept or store is None or store.shape[-2] < whole:
-            store = new.new_empty(*new.shape[:2], whole + max(_ROOM, whole // 4), new.shape[3])
+            store = new.new_empty(*new.shape[:2], _with_room(whole), new.shape[3])
             if length:
                 assert held is not None
                 store[:, :, :length] = held
@@ -127,28 +150,13 @@ class GrowingLayer(DynamicLayer):
         return store[:, :, :whole]
 
 
+def _with_room(length: int) -> int:
+    return length + max(_ROOM, length // 4)
+
+
 def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
     """Length of the common beginning."""
     shorter = min(len(a), len(b))
     if list(a[:shorter]) == list(b[:shorter]):
         return shorter
     return next(i for i in range(shorter) if a[i] != b[i])
-
-
-def _mapped(cache: Cache, rearranged: Callable[[Tensor], Tensor]) -> Cache:
-    if isinstance(cache, PairCache):
-        return PairCache(_dynamic(cache.likelihood, rearranged), _dynamic(cache.behaviour, rearranged))
-    return _dynamic(cache, rearranged)
-
-
-def _dynamic(cache: Cache, rearranged: Callable[[Tensor], Tensor]) -> DynamicCache:
-    new = DynamicCache()
-    for layer in cache.layers:
-        assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
-        grown = GrowingLayer()
-        grown.update(rearranged(layer.keys), rearranged(layer.values))
-        new.layers.append(grown)
-        layer.keys = layer.values = None  # what is copied is freed at once
-        if isinstance(layer, GrowingLayer):
-            layer.forget()
-    return new
