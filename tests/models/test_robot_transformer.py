@@ -94,6 +94,22 @@ def test_a_cache_whose_padding_changed_is_as_good():
     torch.testing.assert_close(found, model(IDS).logits[:, 15:], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("history", [1, 2])
+@pytest.mark.parametrize("cut", [3, 8, 11, 15])
+@pytest.mark.parametrize("holes", [1, 4])
+def test_padding_in_the_middle_is_as_if_it_were_not_there(history, cut, holes):
+    """What play puts between what a cache holds of a row and what is read: also where a step ends, or in an action."""
+    model, pad = make(history=history), torch.zeros(1, holes, dtype=torch.long)
+    ids = torch.cat([IDS[:, :cut], pad, IDS[:, cut:]], dim=1)
+    mask = torch.ones_like(ids)
+    mask[:, cut : cut + holes] = 0
+    whole = model(IDS).logits
+    cache = model(IDS[:, :cut], use_cache=True).cache
+    found = model(ids[:, cut:], attention_mask=mask, cache=cache, use_cache=True).logits
+    torch.testing.assert_close(found[:, holes:], whole[:, cut:], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(ids, attention_mask=mask).logits[mask.bool()], whole[0], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("ends", ["whole", "inside a step"])
 def test_steps_as_rows_give_what_masked_attention_gives(ends):
     """Two episodes of unlike length, one padded on the right, gradients included."""

@@ -71,6 +71,35 @@ def test_only_what_is_new_is_read():
     assert read[0][1] <= 5  # the new one, and at most the reply's last tokens
 
 
+def test_a_row_that_is_new_does_not_make_others_be_read_again():
+    policy = player("llama", EXTRACTIONS[0])
+    masks = []
+    policy._model.likelihood.register_forward_pre_hook(
+        lambda _, args, inputs: masks.append((inputs["input_ids"].shape[1], inputs["attention_mask"])), with_kwargs=True
+    )
+    old = Trajectory([Turn("user", "a b c d e f g h\n")])
+    action = policy.act([old])[0]
+    old.turns += [Turn("assistant", action, 0.0), Turn("user", "a b\n")]
+    masks.clear()
+    policy.act([old, Trajectory([Turn("user", "h g f e d c\n")])])
+    read, mask = masks[0]
+    assert read <= 8, "what is new of the longer row, and of the other one"
+    assert mask[0, -read:].sum() <= 5 and mask[1, -read:].sum() == mask[1].sum()
+
+
+def test_a_model_that_counts_columns_is_told_no_gaps():
+    """Where a model is not told where tokens stand, padding between them would move them apart."""
+    policy = player("llama", EXTRACTIONS[0])
+    game = Trajectory([Turn("user", "a b c d\n")])
+    policy.act([game])
+    assert policy._turn_cache._cache is not None
+    forward = policy._model.inner.forward
+    policy._model.inner.forward = lambda input_ids, **inputs: forward(input_ids, **inputs)
+    policy._turn_cache.__init__()
+    policy.act([game])
+    assert policy._turn_cache._cache is None
+
+
 def test_a_history_that_is_no_continuation_is_read_anew():
     """The same object with another past: as a key it is known, its tokens are not."""
     policy = player("gpt2", EXTRACTIONS[0])

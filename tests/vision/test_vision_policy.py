@@ -209,6 +209,33 @@ def test_only_new_images_are_read(family, models, tokenizer, pictures):
     assert asked[:3] == (new if family in KEPT else whole)
 
 
+def test_only_new_images_are_read_of_many_histories(family, models, tokenizer, pictures):
+    """Whatever else is in the batch: images and words stand in other columns in each row, and one row is new."""
+    policy, asked, columns = player(models, tokenizer, Extraction("product")), [], []
+    playing = [Trajectory([Turn("user", "up?\n" * (1 + n % 3), images=pictures[:n])]) for n in range(6)]
+    policy.act(playing)
+    for number, game in enumerate(playing):
+        game.turns += [
+            Turn("assistant", "left\n"),
+            Turn("user", "so?\n" * (number + 1), images=pictures[number : number + 1]),
+        ]
+    playing[3] = Trajectory([Turn("user", "down?\n", images=pictures[2:3])])
+    inputs = tokenizer.images.inputs
+    tokenizer.images.inputs = lambda ids, prefixes, images: (
+        asked.append(list(images)),
+        columns.append(ids.shape[1]),
+        inputs(ids, prefixes, images),
+    )[-1]
+    kept = policy.act(playing)
+    policy._turn_cache.__init__()
+    assert kept == policy.act(playing)
+    del tokenizer.images.inputs
+    new = [pictures[number] if number != 3 else pictures[2] for number in range(6)]
+    whole = [image for game in playing for turn in game.turns for image in turn.images]
+    assert asked == ([new, whole] if family in KEPT else [whole, whole])
+    assert columns[0] < columns[1] or family not in KEPT
+
+
 def test_another_picture_is_another_value(models, tokenizer, histories, tmp_path):
     policy = player(models, tokenizer)
     other = Trajectory([Turn("user", "up?\n", images=(families.save(tmp_path, "o.png", 77),))])

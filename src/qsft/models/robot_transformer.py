@@ -255,6 +255,7 @@ class RobotTransformerModel(_PreTrained):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        position_ids: Tensor | None = None,
         cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
@@ -266,8 +267,9 @@ class RobotTransformerModel(_PreTrained):
             attention_mask: ``[B, P + T]``, 0 for padding, with P tokens in the cache.
             pixel_values: ``[N, 3, H, W]``, the images of the batch's rows in order; not read where no token is an
                 image's.
+            position_ids: not read; they follow from the attention mask, which may have padding anywhere.
             cache: the cache.
-            kwargs: not read; ``position_ids`` follow from the attention mask.
+            kwargs: not read.
 
         Raises:
             ConfigError: images and image tokens do not match.
@@ -301,7 +303,7 @@ class RobotTransformerModel(_PreTrained):
         count = inside.long().cumsum(1)
         begins = torch.zeros_like(number, dtype=torch.bool)
         begins[:, 1:] = number[:, 1:] > number[:, :-1]
-        before = torch.where(begins, count - 1, 0).cummax(1).values
+        before = torch.where(begins, count - inside.long(), 0).cummax(1).values  # what begins may be padding
         return _Steps(number, count - 1 - before, inside)
 
     def _step_by_step(self, embedded: Tensor, steps: _Steps) -> Tensor:
@@ -371,6 +373,7 @@ class RobotTransformerForCausalLM(_PreTrained, GenerationMixin):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        position_ids: Tensor | None = None,
         cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from qsft.data.batch import pad_token
 from qsft.data.tokenize import Prompt, TrajectoryTokenizer
@@ -174,16 +176,16 @@ class ModelPolicy:
         if alone and len(prompts) > 1:
             return [self.act([history])[0] for history in histories]
         seen = self.tokenizer.images
-        keeps = self.beams == 1 and (seen is None or seen.only_tokens)
+        keeps = self.beams == 1 and (seen is None or seen.only_tokens) and _reads_positions(self.model.inner)
         episodes = [id(history) for history in histories]
         places: list[list[tuple[int, int]]] = [[] for _ in prompts]
-        tokens, read = [prompt.input_ids for prompt in prompts], None
+        tokens, read, known = [prompt.input_ids for prompt in prompts], None, [0] * len(prompts)
         if keeps:
             if seen:
                 places = [seen.places(prompt.input_ids, prompt.images) for prompt in prompts]
                 tokens = [_with_images(prompt, spans) for prompt, spans in zip(prompts, places, strict=True)]
-            read = self._turn_cache.continued(episodes, tokens, places)
-        inputs = self._left_padded(prompts, places, 0 if read is None else read.get_seq_length())
+            read, known = self._turn_cache.continued(episodes, tokens, places)
+        inputs = self._left_padded(prompts, places, known)
         width = inputs["input_ids"].shape[1]
         sampling: dict[str, Any] = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
         search: dict[str, Any] = {"do_sample": False, "num_beams": self.beams}
@@ -205,7 +207,7 @@ class ModelPolicy:
                 **(sampling if self.temperature > 0 else search),
             )
         if keeps:
-            self._turn_cache.keep(episodes, tokens, output.sequences, output.cache)
+            self._turn_cache.keep(episodes, tokens, inputs["attention_mask"], output.sequences, output.cache)
         replies = output.sequences[:, width:].tolist()
         return [self.tokenizer.action_text(self._reply(row)) for row in replies]
 
@@ -334,27 +336,35 @@ class ModelPolicy:
         return [*(returns.ids.tolist() if returns else []), *(images.token_ids if images else [])]
 
     def _left_padded(
-        self, prompts: Sequence[Prompt], places: Sequence[Sequence[tuple[int, int]]] = (), read: int = 0
+        self,
+        prompts: Sequence[Prompt],
+        places: Sequence[Sequence[tuple[int, int]]] = (),
+        known: Sequence[int] = (),
     ) -> dict[str, Tensor]:
         """What the model reads: ids and attention mask ``[B, T]``, and of one that sees also the images.
 
-        Of the images only those whose :meth:`places <qsft.data.images.ImageInputs.places>` are not among the first
-        ``read`` columns.
+        Args:
+            prompts: [B].
+            places: :meth:`of their images <qsft.data.images.ImageInputs.places>`, where some tokens are known.
+            known: tokens of each prompt that a cache holds: they stand in columns of their own, before all others, and
+                their images are left out.
         """
-        width = max(len(prompt.input_ids) for prompt in prompts)
+        known = known or [0] * len(prompts)
+        read = max(known)
+        width = read + max(len(prompt.input_ids) - old for prompt, old in zip(prompts, known, strict=True))
         ids = torch.full((len(prompts), width), pad_token(self.tokenizer.tokenizer), dtype=torch.int64)
         mask = torch.zeros_like(ids)
-        starts = [width - len(prompt.input_ids) for prompt in prompts]
-        for i, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
-            ids[i, start:] = torch.tensor(prompt.input_ids)
-            mask[i, start:] = 1
+        for i, (prompt, old) in enumerate(zip(prompts, known, strict=True)):
+            for end, part in ((read, prompt.input_ids[:old]), (width, prompt.input_ids[old:])):
+                ids[i, end - len(part) : end] = torch.tensor(part, dtype=torch.int64)
+                mask[i, end - len(part) : end] = 1
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self.tokenizer.images is not None:
-            prefixes = [start + prompt.prefix for prompt, start in zip(prompts, starts, strict=True)]
+            prefixes = [width - len(prompt.input_ids) + prompt.prefix for prompt in prompts]
             images = [image for prompt in prompts for image in prompt.images]
             if read:
-                first = [start + begin for start, spans in zip(starts, places, strict=True) for begin, _ in spans]
-                images = [image for image, begin in zip(images, first, strict=True) if begin >= read]
+                new = [begin >= old for spans, old in zip(places, known, strict=True) for begin, _ in spans]
+                images = [image for image, unread in zip(images, new, strict=True) if unread]
             pixels = self.tokenizer.images.inputs(ids[:, read:].numpy(), prefixes, images)
             inputs |= readable_inputs(self.model.inner, pixels)
         return {key: value.to(self.model.device) for key, value in inputs.items()}
@@ -365,6 +375,11 @@ class ModelPolicy:
             if token in self.tokenizer.end_of_turn_ids:
                 return generated[: i + 1]
         return generated
+
+
+def _reads_positions(model: PreTrainedModel) -> bool:
+    """Whether a model is told where tokens stand: others count columns, the empty ones between what is read when too."""
+    return "position_ids" in inspect.signature(model.forward).parameters
 
 
 def _with_images(prompt: Prompt, places: Sequence[tuple[int, int]]) -> list[Any]:

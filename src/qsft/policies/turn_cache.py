@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
@@ -17,56 +18,49 @@ _ROOM = 64
 class TurnCache:
     """What ``generate`` left in its cache, for the next turn of the same episodes.
 
-    Episodes of a batch end and others begin, and their histories differ in length. The next batch is padded on the left
-    as ever; of its columns the cache covers the first C, chosen such that every row's tokens after them are new ones or
-    are read again. A history that is no continuation (cut from the left, another episode) is read whole: the result is
-    that of no cache, but for the last digits of floating point.
+    Episodes of a batch end and others begin, and what is known of their histories differs. So a batch has two parts, each
+    padded on the left: what the cache holds of each row, then what is to be read; between the two stands padding too,
+    which no token sees. A history that is no continuation (cut from the left, another episode) is read whole: the
+    result is that of no cache, but for the last digits of floating point.
 
     Prompts are lists of what can be compared: token ids, and in the place of an image's tokens the image itself.
     """
 
     def __init__(self) -> None:
         self._cache: Cache | None = None
-        self._rows: dict[Hashable, tuple[int, int, list[Any]]] = {}  # index in the cache, its padding, its tokens
+        self._rows: dict[Hashable, tuple[int, Tensor, list[Any]]] = {}  # row of the cache, its columns, their tokens
 
     def continued(
         self,
         keys: Sequence[Hashable],
         prompts: Sequence[Sequence[Any]],
         wholes: Sequence[Sequence[tuple[int, int]]],
-    ) -> Cache | None:
+    ) -> tuple[Cache | None, list[int]]:
         """The cache that ``generate`` goes on from.
 
         Args:
             keys: one for each row that names its episode; what a key stood for before is checked against the tokens.
-            prompts: [B] lists, not empty, which the caller pads on the left to one width.
+            prompts: [B] lists, not empty.
             wholes: [B] lists of ``(first, end)``: what can be read only as a whole, as the tokens of an image.
 
         Returns:
-            Keys and values of the first C columns of the padded batch, or ``None`` where nothing can be kept.
+            Keys and values of as many tokens of each prompt as the second says, [B], padded on the left; ``None`` where
+            nothing can be kept.
         """
         cache, self._cache = self._cache, None
-        if cache is None:
-            return None
-        found = [self._rows.get(key, (0, 0, [])) for key in keys]
-        known = [_common(tokens, prompt[:-1]) for (_, _, tokens), prompt in zip(found, prompts, strict=True)]
-        unread = max(len(prompt) - known for prompt, known in zip(prompts, known, strict=True))
-        while torn := [
-            len(prompt) - first
-            for prompt, spans in zip(prompts, wholes, strict=True)
-            for first, end in spans
-            if first < len(prompt) - unread < end
-        ]:
-            unread = max(torn)
-        kept = [max(len(prompt) - unread, 0) for prompt in prompts]
+        unknown: tuple[int, Tensor, list[Any]] = (0, torch.empty(0, dtype=torch.long), [])
+        found = [self._rows.get(key, unknown) for key in keys]
+        kept = [_common(tokens, prompt[:-1]) for (_, _, tokens), prompt in zip(found, prompts, strict=True)]
+        for row, spans in enumerate(wholes):
+            kept[row] = min([kept[row], *(first for first, end in spans if first < kept[row] < end)])
         width = max(kept)
-        if width == 0:
-            return None
+        if cache is None or width == 0:
+            return None, [0] * len(keys)
 
         def rearranged(old: Tensor, new: Tensor) -> None:
-            for row, ((index, padding, _), length) in enumerate(zip(found, kept, strict=True)):
+            for row, ((index, columns, _), length) in enumerate(zip(found, kept, strict=True)):
                 new[row, :, : width - length] = 0
-                new[row, :, width - length :] = old[index, :, padding : padding + length]
+                new[row, :, width - length :] = old[index].index_select(1, columns[:length].to(old.device))
 
         def laid_out(old: Cache) -> DynamicCache:
             new = DynamicCache()
@@ -74,27 +68,34 @@ class TurnCache:
             return new
 
         if isinstance(cache, PairCache):
-            return PairCache(laid_out(cache.likelihood), laid_out(cache.behaviour))
-        return laid_out(cache)
+            return PairCache(laid_out(cache.likelihood), laid_out(cache.behaviour)), kept
+        return laid_out(cache), kept
 
     def keep(
-        self, keys: Sequence[Hashable], prompts: Sequence[Sequence[Any]], output: Tensor, cache: Cache | None
+        self,
+        keys: Sequence[Hashable],
+        prompts: Sequence[Sequence[Any]],
+        attention_mask: Tensor,
+        output: Tensor,
+        cache: Cache | None,
     ) -> None:
         """Remember what was read.
 
         Args:
             keys, prompts: as in :meth:`continued`.
-            output: ``[B, T]``, ids of the prompts (padded on the left) and of what was generated after them.
+            attention_mask: ``[B, W]``, 1 where the prompts' tokens stand.
+            output: ``[B, T]``, ids of these columns and of what was generated after them.
             cache: as ``generate`` returned it; only one that keeps every position can be used again.
         """
         self._cache, self._rows = None, {}
         if cache is None or not all(type(layer) in (DynamicLayer, GrowingLayer) for layer in cache.layers):
             return
         self._cache = cache
-        seen = cache.get_seq_length()  # the token drawn last was never read
-        width = max(map(len, prompts))
+        width, seen = attention_mask.shape[1], cache.get_seq_length()  # the token drawn last was never read
+        new = torch.arange(width, seen)
         for index, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
-            self._rows[key] = (index, width - len(prompt), [*prompt, *output[index, width:seen].tolist()])
+            columns = torch.cat([attention_mask[index].cpu().nonzero()[:, 0], new])
+            self._rows[key] = (index, columns, [*prompt, *output[index, width:seen].tolist()])
 
 
 class GrowingLayer(DynamicLayer):
