@@ -17,7 +17,7 @@ def test_manipulation_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ManipulationPlayer, "size", 4)
     blocks = python_blocks(PAGE)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     namespace: dict = {}
     for block in blocks:
         exec(block.replace('"noisy", 32', '"noisy", 4'), namespace)
