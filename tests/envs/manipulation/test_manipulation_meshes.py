@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 
 from qsft.envs.manipulation.meshes import FEWEST_TRIANGLES, GRID, simplify
-from qsft.envs.manipulation.scene import models
+from qsft.envs.manipulation.pictures import drawn_model
 
 
 def falling(radius: float) -> mujoco.MjModel:
@@ -64,6 +64,6 @@ def test_nothing_falls_otherwise() -> None:
 
 
 def test_the_arm_has_few_triangles_and_the_handle_its_hole() -> None:
-    table = models().table
+    table = drawn_model()
     assert table.mesh_facenum.max() < 2000
     assert table.mesh_facenum[table.mesh("drawerhandle").id] == 736

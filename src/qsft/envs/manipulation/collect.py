@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from qsft.data.pictures import png
@@ -11,6 +14,9 @@ from qsft.envs.manipulation.env import Manipulation
 from qsft.envs.manipulation.policies import ScriptedPolicy
 from qsft.envs.manipulation.tasks import STAGE_STEPS, Start, draw_start
 from qsft.envs.rollout import derive_seed
+
+if TYPE_CHECKING:
+    from qsft.envs.manipulation.pictures import Pictures
 
 ACTION_NAMES = ("x", "y", "z", "yaw", "gripper")
 
@@ -89,13 +95,15 @@ class IllustratedPlayer:
         return [self._illustrated(game) for game in self._player.play(seed, block)]
 
     def _illustrated(self, game: Trajectory) -> Trajectory:
-        pictures = self._pictures.of_states(game.metadata["states"])
-        shown = iter(pictures if self._pictures.wrist else pictures[:, None])
-        game.turns = [
-            turn if turn.is_agent else Turn(turn.role, "\n", images=tuple(png(picture) for picture in next(shown)))
-            for turn in game.turns
-        ]
+        images = iter(shown(self._pictures, game.metadata["states"]))
+        game.turns = [turn if turn.is_agent else Turn(turn.role, "\n", images=next(images)) for turn in game.turns]
         return game
+
+
+def shown(pictures: Pictures, states: Sequence[Sequence[float]]) -> list[tuple[bytes, ...]]:
+    """What an observation holds of each state: a PNG file for each camera."""
+    drawn = pictures.of_states(states)
+    return [tuple(map(png, cameras)) for cameras in (drawn if pictures.wrist else drawn[:, None])]
 
 
 def in_symbols(environment: Manipulation) -> Manipulation:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qsft.data.pictures import png
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
-from qsft.envs.manipulation.collect import ManipulationPlayer, in_symbols
+from qsft.envs.manipulation.collect import ManipulationPlayer, in_symbols, shown
 from qsft.envs.manipulation.env import Manipulation
 from qsft.envs.manipulation.policies import NoisyPolicy
 
@@ -34,7 +33,6 @@ def moments(environment: Manipulation, count: int, seed: int = 0) -> Iterator[Tr
         states, texts = game.metadata["states"], [turn.text for turn in game.turns if not turn.is_agent]
         chosen = sorted(rng.choice(len(states), min(MOMENTS, len(states)), replace=False))
         turns = []
-        for step, shown in zip(chosen, pictures.of_states([states[step] for step in chosen]), strict=True):
-            images = tuple(png(picture) for picture in (shown if pictures.wrist else shown[None]))
+        for step, images in zip(chosen, shown(pictures, [states[step] for step in chosen]), strict=True):
             turns += [Turn("user", "\n", images=images), Turn(AGENT_ROLE, texts[step], 0.0)]
         yield Trajectory(turns, "terminated")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import sys
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qsft.envs.manipulation.scene import LARGEST_PICTURE, STEP_SECONDS, Scene
+from qsft.envs.manipulation.meshes import simplify
+from qsft.envs.manipulation.scene import LARGEST_PICTURE, STEP_SECONDS, Scene, models
 from qsft.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -149,7 +151,7 @@ class _Canvas:
     """An OpenGL context of one size with the models' meshes in it, which takes a third of a second to make."""
 
     def __init__(self, size: int) -> None:
-        model = Scene().model
+        model = drawn_model()
         import mujoco
 
         self._mujoco = mujoco
@@ -175,6 +177,14 @@ class _Canvas:
         mujoco.mjr_render(self._rectangle, self._scene, self._context)
         mujoco.mjr_readPixels(self._pixels, None, self._rectangle, self._context)
         return self._pixels[::-1].copy()
+
+
+@cache
+def drawn_model() -> Any:
+    """The table with few triangles: what OpenGL is given of the meshes. Who draws nothing need not make it."""
+    model = copy.copy(models().table)
+    simplify(model)
+    return model
 
 
 @cache

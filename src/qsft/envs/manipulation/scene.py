@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from qsft.envs.manipulation.meshes import simplify
 from qsft.errors import ConfigError, DataError
 
 #: Pixels of a side.
@@ -132,9 +131,8 @@ def models() -> Models:
     wall.contype = wall.conaffinity = 0
     table.geom("target_object_0").rgba = (0.35, 0.55, 0.91, 0.4)
     table.geom("object_0").rgba = _RED
-    # Where a CPU draws, smoothed edges cost most of the time, then triangles and lamps besides the one at the camera;
-    # nobody sees the ring.
-    simplify(table)
+    # Where a CPU draws, smoothed edges cost most of the time, then triangles (drawn are fewer, see pictures.py) and lamps
+    # besides the one at the camera; nobody sees the ring.
     table.vis.quality.offsamples = 0
     table.light_active[:] = 0
     table.vis.headlight.ambient[:], table.vis.headlight.diffuse[:] = 0.4, 0.8
