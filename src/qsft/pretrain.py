@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from qsft.data.files import load_trajectories, write_trajectories
 from qsft.data.pictures import picture_folder, save_pictures
+from qsft.data.progress import RowProgress
+from qsft.data.trajectory import Trajectory
 from qsft.envs import make
 from qsft.errors import ConfigError
 from qsft.models.scratch import bpe_tokenizer
@@ -53,15 +56,24 @@ def pretrain(
             return folder
         if not data.exists():
             corpus = make(env, **env_options).corpus(sizes["texts"], sizes["seed"])
-            numbered = (
-                dataclasses.replace(text, metadata={**text.metadata, "episode": i}) for i, text in enumerate(corpus)
-            )
-            write_trajectories(data, (save_pictures(text, picture_folder(data)) for text in numbered))
+            write_trajectories(data, _kept(corpus, sizes["texts"], picture_folder(data), quiet))
         if tokenizer is None:
             turns = (turn.text for text in load_trajectories(data) for turn in text.turns)
             tokenizer = bpe_tokenizer(turns, sizes["vocabulary"])
         plan = RunSettings("sft", str(data), model, format="text", behaviour=stage, seed=sizes["seed"])
         return train(plan, folder, tokenizer=tokenizer, resume=folder.exists(), cache_dir=work / "cache", quiet=quiet)
+
+
+def _kept(corpus: Iterable[Trajectory], count: int, pictures: Path, quiet: bool) -> Iterator[Trajectory]:
+    """The ``count`` texts with their numbers, their pictures in files; shows how many are made."""
+    made = 0
+    bar = nullcontext() if quiet else RowProgress("Texts to pretrain on", lambda: made / count)
+    with bar as progress:
+        for made, text in enumerate(corpus, start=1):
+            numbered = dataclasses.replace(text, metadata={**text.metadata, "episode": made - 1})
+            yield save_pictures(numbered, pictures)
+            if progress is not None:
+                progress.advance()
 
 
 def read_settings(settings: Mapping[str, Any], own_tokenizer: bool) -> tuple[dict[str, int], dict[str, Any]]:
