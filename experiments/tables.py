@@ -1,6 +1,9 @@
 """The tables of an experiment's page, in Markdown: all environments side by side, then each with its intervals.
 
 python experiments/tables.py experiments/games/results.json
+python experiments/tables.py experiments/games/results.json --against "SFT, as many steps"
+
+The second has between them a table of how far each method is ahead of one, seed by seed.
 """
 
 from __future__ import annotations
@@ -9,7 +12,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from qsft.evaluation import GAME_SCALES, ResultRow, ResultsFile, markdown_table, summarise
+from qsft.evaluation import (
+    GAME_SCALES,
+    Estimate,
+    ResultRow,
+    ResultsFile,
+    difference,
+    format_interval,
+    markdown_table,
+    seeds_interval,
+    summarise,
+)
 
 
 def side_by_side(rows: Sequence[ResultRow]) -> str:
@@ -31,6 +44,43 @@ def side_by_side(rows: Sequence[ResultRow]) -> str:
     return "\n".join(lines)
 
 
+def ahead_of(base: str, rows: Sequence[ResultRow]) -> str:
+    """By how much the trained methods return more than the run ``base``; bold: the interval is above 0.
+
+    Methods of a seed share its data, its stage 1 and its test episodes, so what a seed is worth cancels in a difference.
+    The interval is one over seeds (:func:`qsft.evaluation.seeds_interval`) of the differences, their episodes taken as
+    independent. What shares fewer than two seeds with ``base`` is left out, as are runs of one environment of several.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    envs, grouped = [], by_environment(rows)
+    for env, of_env in grouped.items():
+        ahead = _ahead(base, of_env)
+        if ahead:
+            envs.append(env)
+        for config, estimate in ahead.items():
+            value = format_interval(estimate).replace("-0.00", "0.00")
+            cells.setdefault(config, {})[env] = f"**{value}**" if estimate.low > 0 else value
+    lines = [f"| ahead of {base} by | " + " | ".join(envs) + " |", "|---|" + "---:|" * len(envs)]
+    for config, values in cells.items():
+        if len(grouped) == 1 or sum(any(row.config == config for row in of_env) for of_env in grouped.values()) > 1:
+            lines.append(f"| {config} | " + " | ".join(values.get(env, "") for env in envs) + " |")
+    return "\n".join(lines)
+
+
+def _ahead(base: str, rows: Sequence[ResultRow]) -> dict[str, Estimate]:
+    """Each trained config of one environment with its difference to ``base`` over the seeds that both have."""
+    runs = {(str(row.config), row.seed): row for row in rows}
+    trained = [str(one.config) for one in summarise(rows) if one.competes and str(one.config) != base]
+    found = {}
+    for config in trained:
+        seeds = sorted(seed for name, seed in runs if name == config and (base, seed) in runs)
+        if len(seeds) > 1:
+            each = [difference(runs[config, s].return_estimate, runs[base, s].return_estimate) for s in seeds]
+            shared = len({runs[config, s].episode_seed for s in seeds}) < len(seeds)
+            found[config] = seeds_interval(each, shared_episodes=shared)
+    return found
+
+
 def by_environment(rows: Sequence[ResultRow]) -> dict[str, list[ResultRow]]:
     """The rows of each environment, in their order."""
     found: dict[str, list[ResultRow]] = {}
@@ -42,8 +92,16 @@ def by_environment(rows: Sequence[ResultRow]) -> dict[str, list[ResultRow]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="a results file of qsft reproduce")
-    rows = ResultsFile(parser.parse_args().results).rows()
+    parser.add_argument(
+        "--against", metavar="RUN", help="name of the run that the others are compared with, seed by seed"
+    )
+    arguments = parser.parse_args()
+    rows = ResultsFile(arguments.results).rows()
     print(side_by_side(rows))
+    if arguments.against is not None:
+        if arguments.against not in {row.config for row in rows}:
+            parser.error(f"--against: {arguments.results} has no run {arguments.against!r}")
+        print(f"\n{ahead_of(arguments.against, rows)}")
     for env, of_env in by_environment(rows).items():
         print(f"\n### {env}\n\n{markdown_table(of_env, GAME_SCALES.get(env))}")
 

@@ -14,6 +14,7 @@ from qsft.evaluation import (
     LMRL_GYM_SCALES,
     Estimate,
     Scale,
+    difference,
     mean_interval,
     normalised_score,
     paired_difference,
@@ -112,6 +113,19 @@ def test_paired_difference_sees_what_separate_intervals_hide():
     assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
     with pytest.raises(DataError, match="3 and 2"):
         paired_difference([1, 2, 3], [1, 2])
+
+
+def test_difference_of_independent_means():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 2, 400), rng.normal(0, 3, 200)
+    found = difference(mean_interval(a), mean_interval(b))
+    half = student_t_quantile(0.975, 199) * math.sqrt(a.var(ddof=1) / 400 + b.var(ddof=1) / 200)
+    expected = (a.mean() - b.mean(), a.mean() - b.mean() - half, a.mean() - b.mean() + half)
+    assert (found.mean, found.low, found.high) == pytest.approx(expected)
+    assert found.n == 200
+    assert standard_error(found) == pytest.approx(math.sqrt(a.var(ddof=1) / 400 + b.var(ddof=1) / 200))
+    unbounded = difference(mean_interval(a), mean_interval([1.0]))
+    assert (unbounded.low, unbounded.high) == (-math.inf, math.inf)
 
 
 def test_separated_intervals_do_not_touch():

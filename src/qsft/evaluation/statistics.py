@@ -1,4 +1,4 @@
-"""How sure a number is: 95% confidence intervals, paired differences, and the normalised score.
+"""How sure a number is: 95% confidence intervals, differences, and the normalised score.
 
 Everything here is a pure function of plain numbers. An interval that the data cannot bound (one episode) reaches from
 minus infinity to plus infinity instead of pretending to be a point.
@@ -194,6 +194,21 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estima
     if len(first) != len(second):
         raise DataError(f"paired difference of {len(first)} and {len(second)} episodes: both must play the same ones")
     return mean_interval(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64))
+
+
+def difference(first: Estimate, second: Estimate) -> Estimate:
+    """The mean of ``first`` less that of ``second``, both of :func:`mean_interval`, as if their episodes were independent.
+
+    Where both played the same episodes that errs on the wide side; with the episodes themselves at hand
+    :func:`paired_difference` sees more. ``n`` is the smaller of the two, whose degrees of freedom count (Student's t with
+    fewer degrees than Welch's has).
+    """
+    n = min(first.n, second.n)
+    mean = first.mean - second.mean
+    if n < 2:
+        return Estimate(mean, -math.inf, math.inf, n)
+    half = _two_sided(n - 1) * math.hypot(standard_error(first), standard_error(second))
+    return Estimate(mean, mean - half, mean + half, n)
 
 
 def seeds_interval(per_seed: Sequence[Estimate], *, shared_episodes: bool = False) -> Estimate:
