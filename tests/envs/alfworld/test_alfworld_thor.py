@@ -131,6 +131,12 @@ def test_bad_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = make(NAME, folder=folder)
     with pytest.raises(ConfigError, match="game 'x' is not in"):
         env.reset(options={"game": "x"})
+    broken = folder / env.games[0] / "traj_data.json"
+    whole = broken.read_text()
+    broken.write_text(whole[:-1])
+    with pytest.raises(ConfigError, match=f"{broken}: cannot be read .*download it again"):
+        env.reset(options={"game": env.games[0]})
+    broken.write_text(whole)
     monkeypatch.setitem(sys.modules, "alfworld.agents.environment.alfred_thor_env", None)
     with pytest.raises(ConfigError, match=r"pip install 'alfworld\[vis\]'"):
         env.reset(seed=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import string
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +29,7 @@ class OriginalALFWorld(Environment):
     policies play it where the goal is one of the templates'.
 
     Args:
-        folder: holds game files, ``game.tw-pddl``, at any depth.
+        folder: holds game files, ``game.tw-pddl``, at any depth; read once in a process, by the first environment.
         max_steps: commands an episode may take.
 
     Attributes:
@@ -49,20 +50,8 @@ class OriginalALFWorld(Environment):
         if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
             raise ConfigError(f"alfworld-original: max_steps={max_steps!r:.60}; give a whole number of at least 1")
         self.folder = Path(folder)
-        self.games: list[str] = []
-        grammar = ""
-        for path in sorted(self.folder.rglob(GAME_FILE)):
-            name = str(path.parent.relative_to(self.folder))
-            if any(word in name for word in _NOT_PLAYED):
-                continue
-            game = _read(path)
-            if game.get("solvable", True):
-                self.games.append(name)
-                grammar = grammar or game["grammar"]
-        if not self.games:
-            raise ConfigError(
-                f"alfworld-original: {folder}: no {GAME_FILE} that can be played; run the original's alfworld-download"
-            )
+        games, grammar = _games(self.folder.resolve())
+        self.games = list(games)
         self.wording = WORDINGS["put" if "in/on" in grammar else "move"]
         self.max_turns = max_steps
         self.action_space = gymnasium.spaces.Text(max_length=100, charset=string.printable)
@@ -103,6 +92,26 @@ class OriginalALFWorld(Environment):
             self._playing = False
             info.update(success=won, game=self._game)
         return state.feedback.strip(), float(won), won, truncated, info
+
+
+@lru_cache(maxsize=8)  # thousands of files, and many environments play them side by side
+def _games(folder: Path) -> tuple[tuple[str, ...], str]:
+    """Names of the games in a folder that can be played, and the grammar of the first."""
+    games: list[str] = []
+    grammar = ""
+    for path in sorted(folder.rglob(GAME_FILE)):
+        name = str(path.parent.relative_to(folder))
+        if any(word in name for word in _NOT_PLAYED):
+            continue
+        game = _read(path)
+        if game.get("solvable", True):
+            games.append(name)
+            grammar = grammar or game["grammar"]
+    if not games:
+        raise ConfigError(
+            f"alfworld-original: {folder}: no {GAME_FILE} that can be played; run the original's alfworld-download"
+        )
+    return tuple(games), grammar
 
 
 def _read(path: Path) -> dict[str, Any]:

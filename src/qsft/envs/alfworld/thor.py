@@ -5,6 +5,7 @@ Its engine is AI2-THOR: a screen is needed, and its package fetches a Unity buil
 
 from __future__ import annotations
 
+import json
 import os
 import string
 from collections.abc import Mapping
@@ -87,7 +88,8 @@ class ThorALFWorld(Environment):
         The first call starts AI2-THOR.
 
         Raises:
-            ConfigError: unknown option, a game that is not in the folder, or the original's visual mode is missing.
+            ConfigError: unknown option, a game that is not in the folder or whose file is broken, or the original's visual
+                mode is missing.
         """
         super().reset(seed=seed, options=options)
         self._playing = False
@@ -95,6 +97,7 @@ class ThorALFWorld(Environment):
         name = (options or {}).get("game") or drawn
         if name not in self.games:
             raise ConfigError(f"alfworld-thor: game {name!r:.80} is not in {self.folder}")
+        _check(self.folder / name / GAME_FILE)
         if self._thor is None:
             self._thor = _start(self._size)
         self._game = name
@@ -132,6 +135,14 @@ class ThorALFWorld(Environment):
         text = told if self.text == "full" else task_sentence(self._first)
         # Its frames are blue, green, red.
         return {"text": text, "image": np.ascontiguousarray(self._thor.get_last_frame()[:, :, ::-1])}
+
+
+def _check(path: Path) -> None:
+    """Raises ConfigError where a game's file is no JSON, which the original's loader does not explain."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"alfworld-thor: {path}: cannot be read ({error}); download it again") from error
 
 
 def _start(size: int) -> Any:
