@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from qsft.errors import DataError
-from qsft.evaluation import ResultRow, ResultsFile
-from qsft.evaluation.panels import panel_chart
+from qsft.errors import ConfigError, DataError
+from qsft.evaluation import Estimate, ResultRow, ResultsFile
+from qsft.evaluation.panels import MOST, panel_chart
 from qsft.study_file import Study
 
 FOLDER = Path(__file__).parents[1] / "experiments/low-data"
@@ -45,6 +45,29 @@ def test_chart(tmp_path: Path) -> None:
     assert place[0][1] > place[1][1] > place[2][1], "higher returns are higher"
     assert (place[0][1] - place[1][1]) * 6 == pytest.approx(place[1][1] - place[2][1], rel=0.02), "on one scale"
     assert "Q-SFT: −17.00 from 300 games, −11.00 from 10,000 games" in root.get("aria-label", "")
+
+
+def test_two_seeds_have_an_interval_over_their_episodes(tmp_path: Path) -> None:
+    file = ResultsFile(tmp_path / "results.json")
+    for seed, value in enumerate((-18.0, -17.0)):
+        file.add(result("sft", "SFT, 3%, small", seed, value))
+    (line,) = PLOT["read"](file.path)["two layers of 128"].values()
+    half = 0.5 / 2**0.5
+    assert (line[300].low, line[300].mean, line[300].high) == pytest.approx((-17.5 - half, -17.5, -17.5 + half))
+    file.add(result("sft", "SFT, 3%, small", 2, -16.0))
+    (line,) = PLOT["read"](file.path)["two layers of 128"].values()
+    assert line[300].half_width == pytest.approx(4.302653 / 3**0.5)
+
+
+def test_each_method_has_a_style_and_more_are_refused() -> None:
+    lines = {f"method {i}": {300: Estimate(i, i - 1, i + 1, 9)} for i in range(MOST)}
+    chart = panel_chart({"small": lines}, PLOT["AXES"])
+    style = chart[: chart.index("</style>")]
+    used = {name for element in ElementTree.fromstring(chart).iter() for name in element.get("class", "").split()}
+    assert len([name for name in used if name[0] == "s"]) == MOST
+    assert all(f".{name} {{" in style for name in used - {"title"}) and all(f"--c{i}:" in style for i in range(MOST))
+    with pytest.raises(ConfigError, match=f"tells {MOST} methods apart, here are {MOST + 1}: method 0, "):
+        panel_chart({"small": lines | {"one more": {300: Estimate(0, -1, 1, 9)}}}, PLOT["AXES"])
 
 
 def test_no_rows(tmp_path: Path) -> None:

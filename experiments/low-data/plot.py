@@ -5,10 +5,12 @@ python experiments/low-data/plot.py [--results experiments/low-data/results.json
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from qsft.errors import DataError
-from qsft.evaluation import GAME_SCALES, Estimate, ResultsFile, summarise
+from qsft.evaluation import GAME_SCALES, Estimate, ResultRow, ResultsFile, summarise
 from qsft.evaluation.panels import Axes, chart_command
 from qsft.study_file import Study
 
@@ -33,12 +35,23 @@ def read(results: Path) -> dict[str, dict[str, dict[int, Estimate]]]:
         lines: dict[str, dict[int, Estimate]] = {}
         for summary in summarise(found) if found else ():
             config = str(summary.config)
-            lines.setdefault(config.partition(",")[0], {})[games[config]] = summary.returns
+            runs = [row for row in found if row.config == config]
+            lines.setdefault(config.partition(",")[0], {})[games[config]] = of_two(runs) or summary.returns
         if lines:
             panels[title] = lines
     if not panels:
         raise DataError(f"{results}: no row of the low-data studies; run qsft reproduce low-data first")
     return panels
+
+
+def of_two(runs: Sequence[ResultRow]) -> Estimate | None:
+    """Of two seeds the mean and an interval over their episodes, as one seed has; their spread, one degree of freedom,
+    would fill the chart. ``None`` for another number of seeds."""
+    if len(runs) != 2:
+        return None
+    first, second = (run.return_estimate for run in runs)
+    mean, half = (first.mean + second.mean) / 2, math.hypot(first.half_width, second.half_width) / 2
+    return Estimate(mean, mean - half, mean + half, first.n + second.n)
 
 
 if __name__ == "__main__":

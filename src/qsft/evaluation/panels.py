@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qsft.data.text_files import write_text
+from qsft.errors import ConfigError
 from qsft.evaluation.charts import Axis, axis
 from qsft.evaluation.markup import Markup, join, number, tag
 from qsft.evaluation.statistics import Estimate
@@ -16,21 +17,25 @@ from qsft.evaluation.statistics import Estimate
 WIDTH, HEIGHT, LEFT, TOP, GAP = 330, 260, 66, 34, 60
 _STYLE = """
 svg { --ink: #20242a; --muted: #5a626d; --rule: #e2e2dc; font: 13px system-ui, sans-serif; background: #ffffff; }
-svg { --c0: #24598f; --c1: #b0501c; --c2: #2f7a4d; --c3: #7a4fa3; }
+svg { --c0: #24598f; --c1: #b0501c; --c2: #2f7a4d; --c3: #7a4fa3; --c4: #a8324a; }
 @media (prefers-color-scheme: dark) {
   svg { --ink: #e5e7ea; --muted: #a3abb6; --rule: #31373f; background: #14171b; }
-  svg { --c0: #8ab8ea; --c1: #ee9f6b; --c2: #83c99b; --c3: #c3a3e6; }
+  svg { --c0: #8ab8ea; --c1: #ee9f6b; --c2: #83c99b; --c3: #c3a3e6; --c4: #ee8fa1; }
 }
 text { fill: var(--muted); } .title { fill: var(--ink); font-weight: 600; }
 .grid { stroke: var(--rule); } .reference { stroke: var(--muted); stroke-dasharray: 2 4; }
 .line { fill: none; stroke-width: 2; } .band { stroke: none; opacity: 0.14; }
 .s0 { stroke: var(--c0); } .s1 { stroke: var(--c1); stroke-dasharray: 7 4; }
 .s2 { stroke: var(--c2); stroke-dasharray: 2 4; } .s3 { stroke: var(--c3); stroke-dasharray: 9 4 2 4; }
+.s4 { stroke: var(--c4); stroke-dasharray: 16 3; }
 .f0 { fill: var(--c0); } .f1 { fill: var(--c1); } .f2 { fill: var(--c2); } .f3 { fill: var(--c3); }
+.f4 { fill: var(--c4); }
 """
 
-#: Quantity -> result, for each method; a chart tells four methods apart.
+#: Quantity -> result, for each method.
 Lines = Mapping[str, Mapping[int, Estimate]]
+#: Methods that a chart tells apart: the style above has as many lines.
+MOST = 5
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ def panel_chart(panels: Mapping[str, Lines], axes: Axes) -> Markup:
     Args:
         panels: title -> lines, from left to right; one of them holds a point.
         axes: the titles.
+
+    Raises:
+        ConfigError: more than :data:`MOST` methods.
     """
     panels = {
         title: {method: dict(sorted(points.items())) for method, points in lines.items()}
@@ -65,6 +73,8 @@ def panel_chart(panels: Mapping[str, Lines], axes: Axes) -> Markup:
         math.log(quantities[0] / 1.3), math.log(quantities[-1] * 1.3), tuple(math.log(value) for value in quantities)
     )
     methods = list(dict.fromkeys(method for lines in panels.values() for method in lines))
+    if len(methods) > MOST:
+        raise ConfigError(f"a chart tells {MOST} methods apart, here are {len(methods)}: {', '.join(methods)}")
     drawn = [
         tag("g", _panel(title, lines, methods, quantities, xs, ys, axes), transform=f"translate({x} {TOP})")
         for x, (title, lines) in zip(range(LEFT, 10_000, WIDTH + GAP), panels.items())
