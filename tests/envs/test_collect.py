@@ -387,7 +387,7 @@ def test_speed() -> None:
     collection.block(0)
     best = float("inf")
     for block in range(1, 8):
-        start = time.perf_counter()
+        start = time.process_time()  # what others do on the machine does not count
         collection.block(block)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     assert collection.block_size / best > 20_000
