@@ -9,7 +9,8 @@ The second has between them a table of how far each method is ahead of one, seed
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from qsft.evaluation import (
@@ -37,11 +38,7 @@ def side_by_side(rows: Sequence[ResultRow]) -> str:
             if one.competes:
                 value = f"{one.returns.mean:.2f}"
                 cells.setdefault(str(one.config), {})[env] = f"**{value}**" if one.ties_best else value
-    lines = ["| mean return | " + " | ".join(envs) + " |", "|---|" + "---:|" * len(envs)]
-    for config, values in cells.items():
-        if len(values) > 1:
-            lines.append(f"| {config} | " + " | ".join(values.get(env, "") for env in envs) + " |")
-    return "\n".join(lines)
+    return _table("mean return", envs, {config: values for config, values in cells.items() if len(values) > 1})
 
 
 def ahead_of(base: str, rows: Sequence[ResultRow]) -> str:
@@ -60,10 +57,17 @@ def ahead_of(base: str, rows: Sequence[ResultRow]) -> str:
         for config, estimate in ahead.items():
             value = format_interval(estimate).replace("-0.00", "0.00")
             cells.setdefault(config, {})[env] = f"**{value}**" if estimate.low > 0 else value
-    lines = [f"| ahead of {base} by | " + " | ".join(envs) + " |", "|---|" + "---:|" * len(envs)]
+    places = Counter(config for config, _ in {(str(row.config), row.env) for row in rows})
+    shown = {config: values for config, values in cells.items() if len(grouped) == 1 or places[config] > 1}
+    return _table(f"ahead of {base} by", envs, shown)
+
+
+def _table(title: str, envs: Iterable[str], cells: Mapping[str, Mapping[str, str]]) -> str:
+    """A column an environment, a row a config."""
+    header = [title, *envs]
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
     for config, values in cells.items():
-        if len(grouped) == 1 or sum(any(row.config == config for row in of_env) for of_env in grouped.values()) > 1:
-            lines.append(f"| {config} | " + " | ".join(values.get(env, "") for env in envs) + " |")
+        lines.append("| " + " | ".join([config, *(values.get(env, "") for env in header[1:])]) + " |")
     return "\n".join(lines)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import string
 from functools import lru_cache
@@ -13,13 +12,12 @@ import gymnasium
 
 from qsft.data.thoughts import split_thought
 from qsft.envs.alfworld.env import ALFWorld
+from qsft.envs.alfworld.game_folder import game_names, no_games, read_game
 from qsft.envs.alfworld.texts import WORDINGS
 from qsft.envs.base import Environment
 from qsft.errors import ConfigError
 
 GAME_FILE = "game.tw-pddl"
-# The original leaves these out as well: it has no rules for them.
-_NOT_PLAYED = ("movable", "Sliced")
 
 
 class OriginalALFWorld(Environment):
@@ -99,27 +97,19 @@ def _games(folder: Path) -> tuple[tuple[str, ...], str]:
     """Names of the games in a folder that can be played, and the grammar of the first."""
     games: list[str] = []
     grammar = ""
-    for path in sorted(folder.rglob(GAME_FILE)):
-        name = str(path.parent.relative_to(folder))
-        if any(word in name for word in _NOT_PLAYED):
-            continue
-        game = _read(path)
+    for name in game_names(folder, GAME_FILE):
+        game = _read(folder / name / GAME_FILE)
         if game.get("solvable", True):
             games.append(name)
             grammar = grammar or game["grammar"]
     if not games:
-        raise ConfigError(
-            f"alfworld-original: {folder}: no {GAME_FILE} that can be played; run the original's alfworld-download"
-        )
+        raise no_games("alfworld-original", folder, GAME_FILE)
     return tuple(games), grammar
 
 
 def _read(path: Path) -> dict[str, Any]:
     """A game file."""
-    try:
-        game = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"alfworld-original: {path}: cannot be read ({error}); download it again") from error
+    game = read_game("alfworld-original", path)
     if not isinstance(game, dict) or not isinstance(game.get("grammar"), str):
         raise ConfigError(f"alfworld-original: {path}: field grammar is missing; it is no game file of the original")
     return game

@@ -5,7 +5,6 @@ Its engine is AI2-THOR: a screen is needed, and its package fetches a Unity buil
 
 from __future__ import annotations
 
-import json
 import os
 import string
 from collections.abc import Mapping
@@ -17,14 +16,13 @@ import gymnasium
 import numpy as np
 
 from qsft.data.thoughts import split_thought
+from qsft.envs.alfworld.game_folder import game_names, no_games, read_game
 from qsft.envs.alfworld.images import TEXTS
 from qsft.envs.alfworld.texts import reminded, task_sentence
 from qsft.envs.base import Environment
 from qsft.errors import ConfigError
 
 GAME_FILE = "traj_data.json"
-# The original leaves these out as well: it has no rules for them.
-_NOT_PLAYED = ("movable", "Sliced")
 
 
 class ThorALFWorld(Environment):
@@ -60,12 +58,9 @@ class ThorALFWorld(Environment):
         if text not in TEXTS:
             raise ConfigError(f"alfworld-thor: text={text!r:.60}; use one of {', '.join(TEXTS)}")
         self.folder = Path(folder)
-        found = (str(path.parent.relative_to(self.folder)) for path in sorted(self.folder.rglob(GAME_FILE)))
-        self.games = [name for name in found if not any(word in name for word in _NOT_PLAYED)]
+        self.games = game_names(self.folder, GAME_FILE)
         if not self.games:
-            raise ConfigError(
-                f"alfworld-thor: {folder}: no {GAME_FILE} that can be played; run the original's alfworld-download"
-            )
+            raise no_games("alfworld-thor", folder, GAME_FILE)
         self.max_turns = max_steps
         self.text = text
         self._size = image_size
@@ -97,7 +92,7 @@ class ThorALFWorld(Environment):
         name = (options or {}).get("game") or drawn
         if name not in self.games:
             raise ConfigError(f"alfworld-thor: game {name!r:.80} is not in {self.folder}")
-        _check(self.folder / name / GAME_FILE)
+        read_game("alfworld-thor", self.folder / name / GAME_FILE)  # its own loader does not explain a broken one
         if self._thor is None:
             self._thor = _start(self._size)
         self._game = name
@@ -135,14 +130,6 @@ class ThorALFWorld(Environment):
         text = told if self.text == "full" else task_sentence(self._first)
         # Its frames are blue, green, red.
         return {"text": text, "image": np.ascontiguousarray(self._thor.get_last_frame()[:, :, ::-1])}
-
-
-def _check(path: Path) -> None:
-    """Raises ConfigError where a game's file is no JSON, which the original's loader does not explain."""
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"alfworld-thor: {path}: cannot be read ({error}); download it again") from error
 
 
 def _start(size: int) -> Any:
