@@ -26,6 +26,7 @@ from qsft.data import (
 from qsft.errors import ConfigError, DataError
 from tests.data.families import byte_bpe, chat, episode
 from tests.data.test_files import disk_of
+from tests.models import tiny
 
 
 def games(count, seed=0):
@@ -160,6 +161,23 @@ def test_memory_stays_flat(tmp_path, tokenized, monkeypatch):
     assert peak(lambda: summarise(large)) < limit
     # What is measured here does see rows that are held.
     assert peak(lambda: list(load_trajectories(large))) > 1.5 * limit
+
+
+def test_texts_without_tokens_are_told(tmp_path, caplog):
+    tokenized = TrajectoryTokenizer(tiny.tokenizer())
+    known = episode(("user", "a b\n"), ("assistant", "c\n", 1.0))
+    lost = episode(("user", "a Ä\n"), ("assistant", "c\n", 1.0))
+    for name, games, told in (("known", [known], []), ("lost", [known, lost], ["12%"])):
+        write_trajectories(tmp_path / f"{name}.jsonl", games)
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="qsft"):
+            tokenize_file(tmp_path / f"{name}.jsonl", tokenized, tmp_path / "cache")
+        found = [record.getMessage() for record in caplog.records if record.name == "qsft"]
+        assert len(found) == len(told)
+        assert all(
+            f"{name}.jsonl: the tokenizer has no token for {share}" in text
+            for text, share in zip(found, told, strict=True)
+        )
 
 
 def test_agent_tokens_and_the_dummy(tmp_path, tokenized):

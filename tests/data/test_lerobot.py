@@ -231,9 +231,27 @@ def test_pictures_in_parquet(tmp_path: Path) -> None:
     game = list(load_trajectories(tmp_path / "set.jsonl"))[2]
     shown = [np.asarray(Image.open(tmp_path / turn.images[0])) for turn in game.turns if turn.role == "user"]
     assert [image.mean() for image in shown] == [0, 1, 2, 3, 4]
+    (tmp_path / "mine.png").write_bytes(png(0)["bytes"])
+    folder.rows[1][1]["observation.image"] = {"bytes": None, "path": str(tmp_path / "mine.png")}
+    with pytest.raises(
+        DataError, match=r"episode 1: field observation\.image: '.*mine.png' is outside of the data set"
+    ):
+        convert(LeRobotSource(folder.write(tmp_path / "else")), tmp_path / "else.jsonl")
     folder.rows[1][1]["observation.image"] = {"bytes": None, "path": None}
     with pytest.raises(DataError, match=r"episode 1: field observation\.image: a frame without a picture"):
         convert(LeRobotSource(folder.write(tmp_path / "other")), tmp_path / "other.jsonl")
+
+
+def test_names_of_cameras_are_no_places(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "PNG")
+    cell = {"bytes": content.getvalue(), "path": None}
+    folder = Folder().feature("next.reward", rewards(1, 1, 1))
+    folder.feature("observation.images.x/../../../evil", [[cell] * length for length in LENGTHS], "image")
+    convert(LeRobotSource(folder.write(tmp_path / "set")), tmp_path / "set.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set-images", "set.jsonl"]
+    game = next(iter(load_trajectories(tmp_path / "set.jsonl")))
+    assert Path(game.turns[0].images[0]).parts[0] == "set-images" and (tmp_path / game.turns[0].images[0]).exists()
 
 
 def without_frame(folder: Folder) -> None:
@@ -285,6 +303,19 @@ def with_a_shape_of_text(folder: Folder) -> None:
     folder.info["features"]["action"]["shape"] = ["2"]
 
 
+def with_a_count_of_text(folder: Folder) -> None:
+    folder.info["total_frames"] = "abc"
+
+
+def with_two_tasks(folder: Folder) -> None:
+    folder.rows[1][2]["task_index"] = 1 - folder.rows[1][0]["task_index"]
+
+
+def with_an_episode_twice(folder: Folder) -> None:
+    folder.rows[1] = [dict(row) for row in folder.rows[0]]
+    folder.rows.insert(1, folder.rows.pop())  # not one after the other
+
+
 def with_no_rate(folder: Folder) -> None:
     folder.info["fps"] = float("nan")
 
@@ -296,6 +327,9 @@ def with_no_rate(folder: Folder) -> None:
         (with_a_length_of_text, r"meta/episodes: episode 0: length: '4' is no whole number"),
         (with_no_number_of_its_own, r"file-000\.parquet: field episode_index: None is no whole number"),
         (with_a_shape_of_text, r"info\.json: not LeRobot's .*action: shape \['2'\]"),
+        (with_a_count_of_text, r"info\.json: not LeRobot's .*total_frames 'abc'"),
+        (with_two_tasks, r"episode 1: field task_index: 2 tasks; split the episode"),
+        (with_an_episode_twice, r"episode 0: is there twice"),
         (with_no_rate, r"info\.json: field fps: nan"),
         (without_frame, r"file-001\.parquet: episode 2: field frame_index: frame 3 is missing, it should have 5"),
         (with_nan, r"file-000\.parquet: episode 1: field action: step 2: action\.lift is nan"),

@@ -146,6 +146,13 @@ ZERO = np.zeros(8)
             change("observations", [{"state": np.zeros(10)}] * 2),
             r"episode 1: field observations: entries with other names",
         ),
+        (change("terminals", "ab"), r"episode 1: field terminals: 'ab' is no list of one a step"),
+        (change("actions", [ZERO * 1j] * 2), r"episode 1: field actions: something else than numbers"),
+        (change("next_observations", {"a": 1}), r"episode 1: field next_observations: is no list"),
+        (
+            {**change("observations", [{1: ZERO}] * 2), "next_observations": [{1: ZERO}] * 2},
+            r"episode 1: field observations: an entry whose name is no text",
+        ),
         ({"observations": []}, r"episode 1: field actions: missing"),
     ],
 )

@@ -122,6 +122,7 @@ def test_parquet_keeps_metadata_as_text():
         (row(rewards=[1, True]), "f: row 3: field rewards: value 2 is True, not a number; write"),
         (row(rewards=[1, "2"]), "f: row 3: field rewards: value 2 is '2', not a number; write"),
         (row(rewards=[1, None]), "f: row 3: field rewards: value 2 is null, not a number; write"),
+        (row(images=["a.png"]), "f: row 3: field images: not read; write the path of each image into its message"),
         (row(ended="done"), "f: row 3: field ended: 'done'; use terminated"),
         (row(ended=True), "f: row 3: field ended: True; use terminated"),
         (row(metadata=[1]), "f: row 3: field metadata: a list; give an object"),

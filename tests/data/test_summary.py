@@ -80,6 +80,17 @@ def test_one_episode(tmp_path):
     shown(summary)
 
 
+@pytest.mark.parametrize("rewards", [([0.1, 0.2], [0.3]), ([1e17], [1e17]), ([0.0], [5e-324])])
+def test_returns_that_differ_by_rounding_alone(rewards, tmp_path):
+    episodes = [
+        episode(*[turn for r in some for turn in (("user", "a\n"), ("assistant", "b\n", r))]) for some in rewards
+    ]
+    write_trajectories(tmp_path / "d.jsonl", episodes)
+    summary = summarise(tmp_path / "d.jsonl")
+    assert [count for _, _, count in summary.histogram] == [2]
+    shown(summary)
+
+
 def shown(summary):
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(render(summary))

@@ -13,8 +13,9 @@ import pytest
 from gymnasium import spaces
 
 from qsft.data import load_trajectories
+from qsft.data.action_tokens import VectorTokens
 from qsft.data.roboverse import RoboverseSource
-from qsft.data.spaces import flat, leaves, space_parts, unflat
+from qsft.data.spaces import flat, leaves, space_parts, unflat, vector_spec
 from qsft.data.trajectory import Trajectory
 from qsft.data.vector_episodes import convert
 from qsft.data.vector_metadata import vector_tokens
@@ -165,6 +166,20 @@ def test_another_environment_than_the_datas(door: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"row 1: field metadata.vectors"):
         make(GYMNASIUM, data=str(tmp_path / "said.jsonl"))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int8])
+def test_whole_numbers_of_a_box_have_a_bin_each_and_come_back(kind: type) -> None:
+    space = spaces.Dict({"few": spaces.Box(0, 10, (2,), kind), "many": spaces.Box(0, 100_000, (1,), np.int32)})
+    spec = vector_spec(space_parts(space, "action", "here"))
+    assert spec.values.tolist() == [11, 11, 0]
+    tokens = VectorTokens(spec.low, spec.high, np.where(spec.values > 0, spec.values, 256))
+    for value in range(11):
+        found = unflat(tokens.decode(tokens.encode([value, 10 - value, 5000])), space)
+        assert found["few"].dtype == kind and found["few"].tolist() == [value, 10 - value]
+        assert abs(int(found["many"][0]) - 5000) < 200
+    near = unflat([2.999, 3.001, 41.9], space)
+    assert near["few"].tolist() == [3, 3] and near["many"].tolist() == [42], "rounded, not cut off"
 
 
 def test_actions_laid_flat_and_back() -> None:

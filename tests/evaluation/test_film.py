@@ -62,6 +62,31 @@ def test_values_beside_the_pictures(tmp_path: Path) -> None:
     assert (last[:, 128:] < 200).sum() > 1.1 * (first[:, 128:] < 200).sum(), "more is known at the end"
 
 
+@pytest.mark.parametrize("fps", [0, -1, None, "abc", float("nan"), [10], True])
+def test_a_rate_that_is_none(fps, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"metadata: fps .* is no number of frames a second"):
+        save_film(seen(tmp_path, (0, 0), fps=fps), tmp_path / "a.gif", 32, tmp_path)
+    assert not (tmp_path / "a.gif").exists()
+
+
+def test_a_colour_stays_the_same_in_all_frames(tmp_path: Path) -> None:
+    """However many others there are: a thin line of a chart beside photographs."""
+    ramp = np.add.outer(np.arange(64), np.arange(64)) * 2
+    frames = np.stack([np.stack([ramp, ramp.T // 2, 255 - ramp], -1) + number // 2 for number in range(12)]).astype(
+        np.uint8
+    )
+    frames[:, 20:24, :] = (36, 89, 143)
+    for number, frame in enumerate(frames):
+        frame[40:44, : 5 * number + 4] = (166, 56, 73)
+    write_video(tmp_path / "a.gif", list(frames), 10)
+    with Image.open(tmp_path / "a.gif") as film:
+        for number in range(len(frames)):
+            film.seek(number)
+            shown = np.asarray(film.convert("RGB")).astype(int)
+            assert abs(shown[20:24] - (36, 89, 143)).max() <= 12
+            assert abs(shown[40:44, :4] - (166, 56, 73)).max() <= 12
+
+
 def test_nothing_to_show(tmp_path: Path) -> None:
     words = Trajectory([Turn("user", "s\n"), Turn("assistant", "a\n", 0.0)], "terminated", {"env": "wordle"})
     with pytest.raises(DataError, match="no states in its metadata, nor the name of a robot task"):

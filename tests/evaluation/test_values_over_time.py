@@ -20,7 +20,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Expects:
-    """V is the number of turns before, Q of token k of a reply is k + 0.5; a reply has a token a letter."""
+    """V is the number of turns before, Q of token k of a reply 10 times that and k + 0.5; a reply has a token a letter."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -32,7 +32,7 @@ class Expects:
 
     def q_values(self, history: Trajectory, candidates: list[str]) -> list:
         (text,) = candidates
-        tokens = [SimpleNamespace(q=place + 0.5) for place in range(len(text))]
+        tokens = [SimpleNamespace(q=10 * (len(history.turns) - 1) + place + 0.5) for place in range(len(text))]
         return [SimpleNamespace(q=tokens[-1].q, tokens=tokens)]
 
 
@@ -48,8 +48,8 @@ def test_the_values_of_each_turn() -> None:
     turns = turn_values(policy, episode([1.0, 0.0, 4.0], ["a", "bc", "def"]))
     assert [turn.text for turn in turns] == ["a", "bc", "def"]
     assert [turn.value for turn in turns] == [0.0, 2.0, 4.0]
-    assert [turn.first_q for turn in turns] == [0.5, 0.5, 0.5]
-    assert [turn.q for turn in turns] == [0.5, 1.5, 2.5]
+    assert [turn.first_q for turn in turns] == [0.5, 20.5, 40.5]
+    assert [turn.q for turn in turns] == [0.5, 21.5, 42.5]
     assert [turn.return_to_go for turn in turns] == [5.0, 4.0, 4.0]
     discounted = turn_values(policy, episode([1.0, 0.0, 4.0], ["a", "bc", "def"]), gamma=0.5)
     assert [turn.return_to_go for turn in discounted] == [2.0, 2.0, 4.0]

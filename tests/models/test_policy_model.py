@@ -148,7 +148,11 @@ class TestDisk:
     @pytest.fixture
     def saved(self, models, tmp_path):
         policy = QSFTPolicyModel.combine(
-            *models, dummy_token_id=DUMMY, extraction=Extraction("value", 9.0, 2.0, 0.1), return_range=(-6.0, -1.0)
+            *models,
+            dummy_token_id=DUMMY,
+            extraction=Extraction("value", 9.0, 2.0, 0.1),
+            return_range=(-6.0, -1.0),
+            weight_temperature=0.3,
         )
         policy.save_pretrained(tmp_path / "p")
         return policy, tmp_path / "p"
@@ -159,6 +163,7 @@ class TestDisk:
             assert isinstance(loaded, QSFTPolicyModel)
             assert loaded.extraction == policy.extraction
             assert loaded.config.return_range == (-6.0, -1.0)
+            assert loaded.config.weight_temperature == 0.3
             assert loaded.config.dummy_token_id == DUMMY
             assert not loaded.training
             expected = policy.state_dict()

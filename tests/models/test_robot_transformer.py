@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, ResNetConfig, ResNetForImageClassification, ViTImageProcessor
+from transformers import AutoModel, AutoModelForCausalLM, ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models import RobotTransformerConfig, RobotTransformerForCausalLM, check_head, output_head, robot_processor
@@ -247,12 +247,44 @@ def test_a_backbone_begins_with_its_pretrained_weights(tmp_path):
         robot_processor(word_level_tokenizer(["a1"]), backbone=str(tmp_path))
 
 
+def test_every_copy_of_a_row_sees_its_own_images():
+    """Beams, and several replies to a prompt."""
+    model, ids, images = with_images()
+    alone = model.generate(ids, pixel_values=images, max_new_tokens=3, do_sample=False)
+    torch.manual_seed(0)
+    copies = model.generate(
+        ids, pixel_values=images, max_new_tokens=3, do_sample=True, temperature=1e-4, num_return_sequences=3
+    )
+    assert torch.equal(copies, alone.expand(3, -1))
+    with pytest.raises(ConfigError, match="takes one row at a time"):
+        model.generate(ids.expand(2, -1), pixel_values=images.repeat(2, 1, 1, 1), max_new_tokens=3, num_beams=2)
+
+
+def test_an_image_token_that_is_drawn_shows_nothing():
+    model, ids, images = with_images()
+    with torch.no_grad():
+        model.lm_head.weight[IMAGE] += 100 * torch.sign(model.lm_head.weight[IMAGE])
+    torch.manual_seed(0)
+    said = model.generate(ids.repeat(1, 1), pixel_values=images, max_new_tokens=8, do_sample=True, top_k=0)
+    assert (said[0, ids.shape[1] :] == IMAGE).any() and said.shape[1] > ids.shape[1] + 1
+
+
+def test_a_loss_as_hugging_face_asks_for_it():
+    model = make()
+    found = model(IDS, labels=IDS).loss
+    expected = torch.nn.functional.cross_entropy(model(IDS).logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten())
+    torch.testing.assert_close(found, expected)
+
+
 def test_saved_and_loaded_it_is_the_same(tmp_path):
     model, ids, images = with_images()
     model.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert again.config.to_diff_dict() | {"_name_or_path": ""} == model.config.to_diff_dict() | {"_name_or_path": ""}
     assert torch.equal(again.eval()(ids, pixel_values=images).logits, model(ids, pixel_values=images).logits)
+    bare = AutoModel.from_pretrained(tmp_path).eval()
+    hidden = bare(ids, pixel_values=images).last_hidden_state
+    assert torch.equal(hidden, model.model(ids, pixel_values=images).last_hidden_state)
 
 
 def test_it_is_a_model_that_the_trainers_know():
@@ -270,6 +302,8 @@ def test_what_is_refused():
         model(ids, pixel_values=images[:1])
     with pytest.raises(ConfigError, match="made without them"):
         make()(IDS, pixel_values=images)
+    with pytest.raises(ConfigError, match="eos_token_id: is missing"):
+        RobotTransformerForCausalLM(RobotTransformerConfig())
     with pytest.raises(ConfigError, match="history: 0; give at least 1"):
         RobotTransformerConfig(history=0)
     with pytest.raises(ConfigError, match="multiple of 2"):

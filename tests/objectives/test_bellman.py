@@ -27,6 +27,13 @@ def test_ratio_is_clipped_at_one():
     assert float(q_ratios(torch.tensor([math.log(0.9)]), torch.tensor([math.log(1e-8)]))) == 1.0
 
 
+def test_a_soft_value_of_no_numbers_is_none():
+    """Only an empty support is worth 0: a broken model must not look like the worst state."""
+    support = torch.tensor([[-0.5, -1.0], [-torch.inf, -torch.inf]])
+    values = soft_value(torch.tensor([[torch.nan, 0.5], [0.0, 0.0]]), support, 5.0)
+    assert values.isnan().tolist() == [True, False] and values[1] == 0
+
+
 def test_soft_value_lies_between_mean_and_maximum():
     torch.manual_seed(0)
     support = torch.log_softmax(torch.randn(40, 6), 1)

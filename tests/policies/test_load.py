@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from qsft.data import Trajectory, Turn, write_trajectories
 from qsft.errors import CheckpointError, ConfigError
@@ -53,6 +54,63 @@ def test_the_seed_of_sampling(finished):
         [load_policy(finished / "qsft", temperature=1.0, seed=seed).act(HISTORIES) for _ in range(2)] for seed in (1, 2)
     ]
     assert games[0][0] == games[0][1] != games[1][0]
+
+
+@pytest.mark.parametrize("method", ["qsft", "ilql"])
+def test_half_precision(method, finished, tmp_path):
+    run = finished / "qsft"
+    if method == "ilql":
+        plan = RunSettings(
+            method, finished / "data.jsonl", {"model_type": "gpt2", **tiny.SIZES["gpt2"]}, behaviour=STAGE, critic=STAGE
+        )
+        run = train(plan, tmp_path / "run", tokenizer=tiny.tokenizer(), quiet=True)
+    policy = load_policy(run, dtype="bfloat16", with_behaviour=method == "qsft") if method == "qsft" else None
+    policy = policy or load_policy(run, dtype="bfloat16")
+    assert {p.dtype for p in policy.model.parameters()} == {torch.bfloat16}
+    assert len(policy.act(HISTORIES)) == 3 and policy.q_values(HISTORIES[0])
+
+
+def test_a_served_likelihood_model_plays_the_policy(finished, tmp_path):
+    """Whatever sampling the first model's own settings asked for: they are not the policy's."""
+    model = tiny.make("gpt2", seed=3)
+    model.generation_config.update(repetition_penalty=5.0, no_repeat_ngram_size=1)
+    model.save_pretrained(tmp_path / "base")
+    plan = RunSettings("qsft", finished / "data.jsonl", str(tmp_path / "base"), behaviour=STAGE, likelihood=STAGE)
+    run = train(plan, tmp_path / "run", tokenizer=tiny.tokenizer(), quiet=True)
+    policy = load_policy(run)
+    alone = load_causal_lm(run / "likelihood")
+    assert alone.generation_config.eos_token_id == policy.tokenizer.end_of_turn_ids
+    for history in HISTORIES:
+        prompt = torch.tensor([policy.tokenizer.prompt(history)])
+        said = alone.generate(prompt, max_new_tokens=policy.max_new_tokens, do_sample=False)[0, prompt.shape[1] :]
+        assert policy.tokenizer.action_text(said.tolist()) == policy.act([history])[0]
+
+
+def test_texts_of_another_environment_are_told_once(finished, caplog):
+    policy = load_policy(finished / "sft")
+    with caplog.at_level("WARNING", logger="qsft"):
+        for text in ("a b\n", "Ä b\n", "Ö b\n"):
+            policy.act([Trajectory([Turn("user", text)])])
+    told = [record.getMessage() for record in caplog.records if record.name == "qsft"]
+    assert len(told) == 1 and "are unknown to its tokenizer" in told[0]
+
+
+def test_what_values_cannot_be_asked_with(finished):
+    policy = load_policy(finished / "qsft", with_behaviour=True)
+    assert policy.state_values([]) == []
+    for action in (
+        lambda: policy.q_values(HISTORIES[0], support=2.0),
+        lambda: policy.state_values(HISTORIES, backup_beta=0.0),
+        lambda: policy.state_values(HISTORIES, support=0.0),
+    ):
+        with pytest.raises(ConfigError, match="support|backup_beta"):
+            action()
+
+
+def test_another_decoding_has_the_same_seed(finished):
+    policy = load_policy(finished / "sft", temperature=1.0, seed=5)
+    other = policy.with_decoding(Extraction(), 1.0)
+    assert policy.act(HISTORIES * 5) == other.act(HISTORIES * 5)
 
 
 def test_sft(finished):

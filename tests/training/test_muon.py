@@ -32,6 +32,16 @@ def steps(model, optimisers, scheduler_of, count=4):
             schedule.step()
 
 
+def test_matrices_alone():
+    """As with LoRA, which trains neither tables nor vectors."""
+    model = nn.Linear(4, 3, bias=False)
+    optimiser = MuonWithAdamW(model, [], lr=0.1)
+    before = model.weight.detach().clone()
+    model(torch.ones(2, 4)).square().sum().backward()
+    optimiser.step()
+    assert len(optimiser.parts) == 1 and not torch.equal(model.weight, before)
+
+
 def test_equals_torchs_own_on_their_parts():
     torch.manual_seed(0)
     ours = Net()

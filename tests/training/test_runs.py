@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import warnings
 
 import pytest
@@ -60,8 +61,23 @@ BAD = {
     "batch of none": ({"behaviour": {"per_device_train_batch_size": 0}}, ConfigError, "per_device_train_batch_size: 0"),
     "rate": ({"behaviour": {"learning_rate": "x"}}, ConfigError, "behaviour: learning_rate: 'x' must be a number"),
     "nothing for a number": ({"likelihood": {"gamma": None}}, ConfigError, "likelihood: gamma: is empty; give a number"),
-    "nothing for steps": ({"behaviour": {"max_steps": None}}, ConfigError, "behaviour: max_steps: is empty; give a number"),
+    "nothing for steps": ({"behaviour": {"max_steps": None}}, ConfigError, "behaviour: max_steps: is empty; give a whole"),
     "nothing for a flag": ({"behaviour": {"muon": None}}, ConfigError, "behaviour: muon: is empty; give true or false"),
+    "no number": ({"likelihood": {"weight_temperature": math.nan}}, ConfigError, "weight_temperature: nan must be a number"),
+    "a flag for a number": ({"likelihood": {"gamma": True}}, ConfigError, "likelihood: gamma: True must be a number"),
+    "half a token": ({"likelihood": {"support_max_tokens": 10.5}}, ConfigError, "support_max_tokens: 10.5 must be a whole"),
+    "half a step": ({"behaviour": {"max_steps": 1.5}}, ConfigError, "behaviour: max_steps: 1.5 must be a whole number"),
+    "negative rate": ({"behaviour": {"learning_rate": -1.0}}, ConfigError, "behaviour: learning_rate: -1.0 must be"),
+    "no epochs": ({"behaviour": {"num_train_epochs": 0, "max_steps": -1}}, ConfigError, "behaviour: num_train_epochs: 0"),
+    "no accumulation": ({"behaviour": {"gradient_accumulation_steps": 0}}, ConfigError, "gradient_accumulation_steps: 0"),
+    "infinite backup_beta": ({"likelihood": {"backup_beta": math.inf}}, ConfigError, "backup_beta: inf must be positive"),
+    "noise": ({"behaviour": {"neftune_noise_alpha": 5.0}}, ConfigError, "neftune_noise_alpha: the loss is computed apart"),
+    "smoothing": ({"likelihood": {"label_smoothing_factor": 0.1}}, ConfigError, "label_smoothing_factor: the loss"),
+    "half a checkpoint": ({"likelihood": {"save_only_model": True}}, ConfigError, "save_only_model: a checkpoint without"),
+    "evaluation": ({"behaviour": {**STAGE, "eval_strategy": "epoch"}}, ConfigError, "behaviour: .*eval_dataset"),
+    "a flag for a dummy": ({"likelihood": {"dummy_token": True}}, ConfigError, "dummy_token: True is neither"),
+    "lora of no names": ({"lora": ["c_attn"]}, ConfigError, r"lora: must hold arguments of peft.LoraConfig.*\['c_attn'\]"),
+    "lora on the head": ({"lora": {"target_modules": ["c_attn", "wte"]}}, ConfigError, "lora: an adapter on embeddings"),
     "a list for a number": ({"likelihood": {"trace": [0.9]}}, ConfigError, r"likelihood: trace: \[0.9\] must be a number"),
     "bound": ({"likelihood": {"return_low": "x"}}, ConfigError, "likelihood: return_low: 'x' must be a number"),
     "share": ({"method": "filtered-bc", "likelihood": {}, "filter_share": "all"}, ConfigError, "filter_share: 'all'"),
@@ -108,7 +124,7 @@ BAD = {
     "no stage 2": ({"method": "sft", "likelihood": {"gamma": 1}}, ConfigError, "likelihood: sft has no such stage"),
     "format": ({"format": "prose"}, ConfigError, "format: 'prose'"),
     "lora argument": ({"lora": {"rank": 2}}, ConfigError, "lora: .*'rank'"),
-    "lora number": ({"lora": {"r": None}}, ConfigError, "lora: r: is empty; give a number"),
+    "lora number": ({"lora": {"r": None}}, ConfigError, "lora: r: is empty; give a whole number"),
     "lora bias": ({"lora": {"bias": "all"}}, ConfigError, "lora: bias: the target is a second adapter"),
     "lora target": ({"lora": {"target_modules": ["q_proj"]}}, ConfigError, "lora: .*q_proj"),
     "model type": ({"model": {"model_type": "gpt17"}}, ConfigError, "model_type 'gpt17' is unknown"),

@@ -47,13 +47,14 @@ def test_what_is_transparent_is_white():
     assert pixels(saved(palette, transparency=0)).tolist() == [[[255] * 3, [40, 50, 60]]]
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_stand_upright_and_their_header_tells_the_size(orientation):
+def test_pictures_stand_upright_and_their_header_tells_the_size(orientation, kind):
     picture = Image.new("RGB", (64, 32), "black")
     picture.paste("white", (0, 0, 16, 16))  # the corner that the camera saw above on the left
     tags = Image.Exif()
     tags[0x0112] = orientation
-    content = saved(picture, "JPEG", exif=tags)
+    content = saved(picture, kind, exif=tags)
     found = pixels(content)
     assert found.shape[:2] == picture_size(content) == ((32, 64) if orientation < 5 else (64, 32))
     bottom, right = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -234,6 +236,20 @@ def test_only_new_images_are_read_of_many_histories(family, models, tokenizer, p
     whole = [image for game in playing for turn in game.turns for image in turn.images]
     assert asked == ([new, whole] if family in KEPT else [whole, whole])
     assert columns[0] < columns[1] or family not in KEPT
+
+
+def test_a_file_that_shows_something_new_is_read_again(family, models, tokenizer, tmp_path):
+    """A camera that writes every frame to the same file."""
+    policy, asked = player(models, tokenizer, Extraction("product")), []
+    game = Trajectory([Turn("user", "up?\n", images=(families.save(tmp_path, "now.png", 1),))])
+    policy.act([game])
+    families.save(tmp_path, "now.png", 2, 8, 8)
+    os.utime(tmp_path / "now.png", ns=(1, 1))
+    inputs = tokenizer.images.inputs
+    tokenizer.images.inputs = lambda ids, prefixes, images: asked.append(list(images)) or inputs(ids, prefixes, images)
+    policy.act([game])
+    del tokenizer.images.inputs
+    assert asked == [list(game.turns[0].images)]
 
 
 def test_another_picture_is_another_value(models, tokenizer, histories, tmp_path):

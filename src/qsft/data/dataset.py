@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -39,6 +40,7 @@ _IMAGES = {"images": datasets.List(datasets.Value("string"))}
 #: Of rows whose turns are read each in a context of its own: the tokens of each context.
 _CONTEXTS = {"contexts": datasets.List(datasets.Value("int32"))}
 _ROWS_A_BATCH = 500
+logger = logging.getLogger("qsft")
 
 
 def tokenize_file(
@@ -75,12 +77,12 @@ def tokenize_file(
         path = folder / f"tokens-{_key(settings, _content_hash(file.path))}.arrow"
         if not path.exists():
             with RowProgress(f"Tokenising {file.path.name}", file.fraction) as progress:
-                _write(path, _from_file(file), trajectory_tokenizer, progress)
+                _write(path, _from_file(file), trajectory_tokenizer, progress, str(file.path))
     else:
         making = folder / f"tokens-{os.getpid()}.arrow"
         with RowProgress("Tokenising") as progress:
             numbered = ((f"trajectory {i}", with_paths(each, Path())) for i, each in enumerate(source, 1))
-            _write(making, numbered, trajectory_tokenizer, progress)
+            _write(making, numbered, trajectory_tokenizer, progress, "the trajectories")
         path = folder / f"tokens-{_key(settings, _content_hash(making))}.arrow"
         making.replace(path)
     return datasets.Dataset.from_file(str(path))
@@ -171,9 +173,10 @@ def _write(
     numbered: Iterable[tuple[str, Trajectory]],
     trajectory_tokenizer: TrajectoryTokenizer,
     progress: RowProgress,
+    source: str,
 ) -> None:
     rows = iter(numbered)
-    written = 0
+    written = read = unknown = 0
     features = dict(FEATURES)
     if trajectory_tokenizer.images is not None:
         features |= _IMAGES
@@ -186,9 +189,19 @@ def _write(
             columns = trajectory_tokenizer.batch([trajectory for _, trajectory in batch], names.__getitem__)
             stream.write_batch(_record_batch(columns, written, schema))
             written += len(batch)
+            shown = columns.input_ids[columns.agent_mask == 0]
+            read += len(shown)
+            unknown += int((shown == trajectory_tokenizer.unknown_id).sum())
             progress.advance(len(batch))
         if not written:
             raise DataError("no trajectory to tokenise; give at least one")
+    if unknown:
+        logger.warning(
+            "%s: the tokenizer has no token for %.2g%% of what the environment says, which no model will see; use a "
+            "tokenizer that was made for these texts.",
+            source,
+            100 * unknown / read,
+        )
 
 
 def _record_batch(columns: TokenColumns, start: int, schema: pa.Schema) -> pa.RecordBatch:

@@ -57,7 +57,7 @@ class LeRobotSource:
         self._folder = Path(folder)
         self._info = self._folder / "meta/info.json"
         info = _read_info(self._info)
-        self._fps, self._frames = float(info["fps"]), int(info.get("total_frames") or 0)
+        self._fps, self._frames = float(info["fps"]), info.get("total_frames") or 0
         self._video_path = info.get("video_path")
         self._features: dict[str, Mapping[str, Any]] = info["features"]
         if "action" not in self._features:
@@ -95,12 +95,14 @@ class LeRobotSource:
         signals = [name for name in (_REWARD, _SUCCESS, _DONE, _CUT) if name in self._features]
         stored = [camera for camera in cameras if self._features[camera]["dtype"] == "image"]
         columns = ["episode_index", "frame_index", "task_index", "action", *self._parts, *signals, *stored]
-        count = 0
+        read: set[int] = set()
         for file, table in self._tables(columns):
             number = _whole(table["episode_index"][0].as_py(), f"{file}: field episode_index")
             where = f"{file}: episode {number}"
             if number not in self._episodes:
                 raise DataError(f"{where}: is not in meta/episodes; download the data set again")
+            if number in read:
+                raise DataError(f"{where}: is there twice; download the data set again")
             length = _whole(
                 self._episodes[number]["length"], f"{self._folder / 'meta/episodes'}: episode {number}: length"
             )
@@ -110,7 +112,10 @@ class LeRobotSource:
                 if not np.isfinite(column).all():
                     raise DataError(f"{where}: field {name}: not known at each step; mend or drop the episode")
             observations = [_array(table, part, self._size(part), where) for part in self._parts]
-            task = self._tasks.get(_whole(table["task_index"][0].as_py(), f"{where}: field task_index"))
+            tasks = set(table["task_index"].to_pylist())
+            if len(tasks) > 1:
+                raise DataError(f"{where}: field task_index: {len(tasks)} tasks; split the episode, or drop it")
+            task = self._tasks.get(_whole(tasks.pop(), f"{where}: field task_index"))
             yield VectorEpisode(
                 where,
                 np.concatenate([np.zeros((length, 0)), *observations], axis=1),
@@ -121,11 +126,11 @@ class LeRobotSource:
                 task,
                 {"source": self._folder.name, "episode": number, "fps": self._fps, "task": task},
             )
-            count += 1
+            read.add(number)
             self._done += length
-        if count != len(self._episodes):
+        if len(read) != len(self._episodes):
             raise DataError(
-                f"{self._folder / 'data'}: {count} of {len(self._episodes)} episodes; download the rest too"
+                f"{self._folder / 'data'}: {len(read)} of {len(self._episodes)} episodes; download the rest too"
             )
 
     def _rewards(self, flags: Mapping[str, NDArray[np.float64]], steps: int) -> NDArray[np.float64]:
@@ -218,6 +223,8 @@ def _read_info(path: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
         version, features = info["codebase_version"], info["features"]
         fps = float(info["fps"])
+        if not isinstance(info.get("total_frames") or 0, int):
+            raise ValueError(f"total_frames {info['total_frames']!r}")
         for name, feature in features.items():
             if not all(isinstance(size, int) for size in feature["shape"]) or not isinstance(feature["dtype"], str):
                 raise ValueError(f"{name}: shape {feature['shape']!r}, dtype {feature['dtype']!r}")
@@ -274,6 +281,8 @@ def _decoded(cell: Any, folder: Path, where: str) -> NDArray[np.uint8]:
     if not isinstance(cell, Mapping) or (cell.get("bytes") is None and not cell.get("path")):
         raise DataError(f"{where}: a frame without a picture; mend or drop the episode")
     content = cell.get("bytes")
+    if content is None and not (folder / str(cell["path"])).resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{where}: {str(cell['path'])!r:.80} is outside of the data set; mend or drop the episode")
     return read_image(folder, str(cell["path"]) if content is None else content, where)
 
 

@@ -34,7 +34,8 @@ def picture_size(picture: str | bytes) -> tuple[int, int]:
         return height, width
 
     def size(opened: Image) -> tuple[int, int]:
-        turned = _tells_orientation(opened) and opened.getexif().get(_ORIENTATION, 1) >= 5
+        # of a TIFF Pillow tells the size of the upright picture
+        turned = opened.format not in ("PNG", "TIFF") and opened.getexif().get(_ORIENTATION, 1) >= 5
         return (opened.width, opened.height) if turned else (opened.height, opened.width)
 
     return _of_opened(picture, size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,13 +97,19 @@ def load_paths(path: Path) -> list[Mapping[str, Any]]:
         for field in _FIELDS:
             if not isinstance(episode, Mapping) or field not in episode:
                 raise DataError(f"{where}: field {field}: missing; give a buffer file as roboverse collects them")
-            if not isinstance(episode[field], Sized):
+            if not _is_list(episode[field]):
                 raise DataError(f"{where}: field {field}: {episode[field]!r:.40} is no list of one a step; mend it")
+        if episode.get("next_observations") is not None and not _is_list(episode["next_observations"]):
+            raise DataError(f"{where}: field next_observations: is no list of one a step; mend it")
         lengths = {field: len(episode[field]) for field in _FIELDS}
         if not lengths["actions"] or len(set(lengths.values())) > 1:
             told = ", ".join(f"{count} {field}" for field, count in lengths.items())
             raise DataError(f"{where}: {told}; they must be as many, and at least one; mend or drop the episode")
     return paths
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -147,6 +153,8 @@ def _observations(path: Mapping[str, Any], where: str) -> list[Mapping[str, Any]
     dicts = [one if isinstance(one, Mapping) else {"observation": one} for one in seen]
     if any(list(one) != list(dicts[0]) for one in dicts):
         raise DataError(f"{where}: field observations: entries with other names than the first one's; mend the episode")
+    if any(not isinstance(name, str) for name in dicts[0]):
+        raise DataError(f"{where}: field observations: an entry whose name is no text; mend the episode")
     return [dict(sorted(one.items())) for one in dicts]
 
 
@@ -185,6 +193,9 @@ def _stacked(rows: Sequence[NDArray[Any]], where: str) -> NDArray[np.float64]:
     if len(sizes) > 1:
         raise DataError(f"{where}: {min(sizes)} to {max(sizes)} dimensions a step; mend or drop the episode")
     try:
-        return np.stack(rows).astype(np.float64)
+        stacked = np.stack(rows)
+        if stacked.dtype.kind == "c":
+            raise TypeError("complex")
+        return stacked.astype(np.float64)
     except (TypeError, ValueError):
         raise DataError(f"{where}: something else than numbers; mend or drop the episode") from None

@@ -39,7 +39,8 @@ def trajectory_from_row(row: Mapping[str, Any], where: str = "row") -> Trajector
 
     Args:
         row: see the module's text. Anything that is not one of its fields is ignored, except what would change what
-            the model reads (``tools``, ``tool_calls``, thoughts in a field of their own), which is refused.
+            the model reads (``tools``, ``tool_calls``, thoughts in a field of their own, ``images`` of the whole row),
+            which is refused.
         where: how errors name the row, for example ``"games.jsonl: row 3"``.
 
     Raises:
@@ -56,6 +57,8 @@ def trajectory_from_row(row: Mapping[str, Any], where: str = "row") -> Trajector
         raise DataError(f"{where}: field messages: must be a list with at least one message")
     if row.get("tools"):
         raise DataError(f"{where}: field tools: not read; write the description of the tools into the system message")
+    if row.get("images") is not None and len(row["images"]):
+        raise DataError(f"{where}: field images: not read; write the path of each image into its message")
     rewards = _rewards(row, where)
     turns: list[Turn] = []
     agent_turns = 0

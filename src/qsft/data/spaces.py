@@ -16,6 +16,8 @@ from qsft.data.vector_episodes import VectorSpec, numbered
 from qsft.errors import DataError
 
 _WHOLE = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+#: whole numbers of a box with at most this many values are told apart one by one
+_MOST_VALUES = 256
 
 
 def space_parts(space: gymnasium.Space, kind: str, where: str) -> dict[str, gymnasium.Space]:
@@ -66,6 +68,9 @@ def vector_spec(parts: Mapping[str, gymnasium.Space]) -> VectorSpec:
         if isinstance(space, spaces.Box):
             ends = space.low.ravel(), space.high.ravel()
             counts = np.zeros(len(ends[0]), np.int64)
+            if _is_whole(space):
+                apart = np.array([int(high) - int(low) + 1 for low, high in zip(*ends, strict=True)], np.float64)
+                counts = np.where(apart <= _MOST_VALUES, apart, 0).astype(np.int64)
         elif isinstance(space, spaces.Discrete):
             ends, counts = (np.array([space.start]), np.array([space.start + space.n - 1])), np.array([space.n])
         elif isinstance(space, spaces.MultiDiscrete):
@@ -114,7 +119,11 @@ def _filled(space: gymnasium.Space, numbers: Iterator[float]) -> Any:
     if isinstance(space, spaces.Discrete):
         return np.int64(round(next(numbers)))
     shaped = np.fromiter(itertools.islice(numbers, _size(space)), np.float64).reshape(space.shape or ())
-    return (shaped if isinstance(space, spaces.Box) else np.rint(shaped)).astype(space.dtype)
+    return (np.rint(shaped) if _is_whole(space) else shaped).astype(space.dtype)
+
+
+def _is_whole(space: gymnasium.Space) -> bool:
+    return not isinstance(space, spaces.Box) or np.issubdtype(space.dtype, np.integer)
 
 
 def _size(space: gymnasium.Space) -> int:

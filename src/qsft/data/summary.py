@@ -119,7 +119,7 @@ def summarise(path: PathLike, tokenizer: TrajectoryTokenizer | PreTrainedTokeniz
             progress.advance(len(batch))
     values = np.frombuffer(returns)
     counts = np.frombuffer(agent_turns, np.int32)
-    bins, edges = np.histogram(values, _BINS)
+    counted, edges = _bins(values)
     return Summary(
         path=str(file.path),
         episodes=len(values),
@@ -134,7 +134,8 @@ def summarise(path: PathLike, tokenizer: TrajectoryTokenizer | PreTrainedTokeniz
         return_min=float(values.min()),
         return_max=float(values.max()),
         histogram=tuple(
-            (float(low), float(high), int(count)) for low, high, count in zip(edges[:-1], edges[1:], bins, strict=True)
+            (float(low), float(high), int(count))
+            for low, high, count in zip(edges[:-1], edges[1:], counted, strict=True)
         ),
         agent_turns_mean=float(counts.mean()),
         agent_turns_min=int(counts.min()),
@@ -142,6 +143,13 @@ def summarise(path: PathLike, tokenizer: TrajectoryTokenizer | PreTrainedTokeniz
         terminated_share=terminated / len(values),
         ended_absent_share=absent / len(values),
     )
+
+
+def _bins(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and edges; one bin where the values differ by rounding alone."""
+    low, high = values.min(), values.max()
+    alike = high - low <= _BINS * np.spacing(max(abs(low), abs(high)))
+    return (np.array([len(values)]), np.array([low, high])) if alike else np.histogram(values, _BINS)
 
 
 def render(summary: Summary) -> RenderableType:

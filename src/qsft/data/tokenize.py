@@ -132,6 +132,13 @@ class TrajectoryTokenizer:
         return self._format.name
 
     @property
+    def unknown_id(self) -> int | None:
+        """Stands for text that the tokenizer has no token for; ``None`` where no text is lost, or the id is in other use."""
+        tokenizer = self.tokenizer
+        used = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        return None if tokenizer.unk_token_id in used else tokenizer.unk_token_id
+
+    @property
     def end_of_turn_ids(self) -> list[int]:
         """Ids that end a turn of the agent: generation stops at any of them."""
         return sorted(self._end_ids)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qsft.data.action_tokens import VectorTokens
 from qsft.data.episode_images import ImageFolder
 from qsft.data.files import write_trajectories
+from qsft.data.pictures import picture_folder
 from qsft.data.progress import RowProgress
 from qsft.data.trajectory import AGENT_ROLE, Ended, Trajectory, Turn
 from qsft.data.vector_metadata import describe, vector_tokens
@@ -159,6 +160,10 @@ def convert(
     out = Path(out)
     if out.suffix not in (".jsonl", ".parquet"):  # before minutes of reading
         raise DataError(f"{out}: cannot write format {out.suffix or '(no extension)'}; use .jsonl or .parquet")
+    if not len(source.observation.names) and not chosen:
+        raise ConfigError(f"{out}: there is nothing to see, neither numbers nor pictures; choose a camera")
+    if chosen and picture_folder(out).exists():
+        raise DataError(f"{picture_folder(out)}: exists already; delete it or choose another file")
     actions, observations = _Range(source.action), _Range(source.observation)
     with RowProgress(f"Checking what becomes {out.name}", source.fraction) as progress:
         for episode in source.episodes([]):
@@ -316,7 +321,8 @@ def _turns(
             where = f"{episode.where}: field {camera}"
             if frame is None:
                 raise DataError(f"{where}: {step} pictures for {len(episode.observations)} observations; mend the data")
-            paths.append(folder.save(frame, f"{name}/{camera}-{step:05d}.png", where))
+            file = camera.replace("/", "_")  # a name in somebody's data, not a place on this disk
+            paths.append(folder.save(frame, f"{name}/{file}-{step:05d}.png", where))
         text = observation_tokens.text(observation, clip=True) if observation_tokens is not None else ""
         turns.append(Turn("user", (told + text).rstrip() + "\n", images=tuple(paths)))
         if step < len(episode.actions):

@@ -14,6 +14,9 @@ from qsft.data.files import replacing
 from qsft.data.text_files import make_folder
 from qsft.errors import ConfigError, DataError
 
+#: frames of a GIF that its palette is made from
+_PALETTE_FRAMES = 16
+
 
 def frames_at(path: Path, times: Sequence[float], tolerance: float, where: str) -> Iterator[NDArray[np.uint8]]:
     """The frames of a video that are shown at rising times, one after the other.
@@ -101,7 +104,10 @@ def _write_gif(path: Path, frames: Sequence[NDArray[np.uint8]], fps: float, last
     except ImportError as error:
         raise ConfigError(f"GIFs need Pillow ({error}); install it: pip install pillow") from error
     make_folder(path)
-    first, *rest = (Image.fromarray(frame) for frame in frames)
+    # one palette for all: with one a frame, a line of a chart would change its colour from frame to frame
+    some = [frames[i] for i in sorted({*range(0, len(frames), -(-len(frames) // _PALETTE_FRAMES)), len(frames) - 1})]
+    palette = Image.fromarray(np.concatenate(some)).quantize(256)
+    first, *rest = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     milliseconds = [round(1000 / fps)] * len(rest) + [round(1000 * last)]
     with replacing(path) as file:
         first.save(file, "GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)

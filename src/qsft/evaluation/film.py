@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qsft.data.episode_images import read_image
 from qsft.data.trajectory import Trajectory
 from qsft.data.video import check_ending, write_video
-from qsft.errors import ConfigError
+from qsft.errors import ConfigError, DataError
 from qsft.evaluation.values_over_time import TurnValue, values_drawing
 
 #: Frames a second of episodes whose metadata do not say: that of qsft's robot tasks, and of many data sets.
@@ -57,7 +57,15 @@ def save_film(
     if values is not None:
         charts = {turn: _chart(values, turn) for turn in range(len(values))}
         frames = [_beside(frame, charts[min(i, len(values) - 1)]) for i, frame in enumerate(frames)]
-    write_video(Path(path), frames, float(trajectory.metadata.get("fps", FPS)))
+    write_video(Path(path), frames, _fps(trajectory))
+
+
+def _fps(trajectory: Trajectory) -> float:
+    """Frames a second, as the metadata say."""
+    fps = trajectory.metadata.get("fps", FPS)
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= 1000:
+        raise DataError(f"trajectory: metadata: fps {fps!r:.40} is no number of frames a second; mend it")
+    return float(fps)
 
 
 def _shown(trajectory: Trajectory, size: int, folder: Path) -> list[NDArray[np.uint8]] | None:

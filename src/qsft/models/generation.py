@@ -14,7 +14,25 @@ from qsft.errors import ConfigError
 _OF_ROWS = ("attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids")
 
 
-class InnerGeneration(GenerationMixin):
+class ImageExpansion(GenerationMixin):
+    """Beams, and several replies to a prompt, of rows with images: a row's images are repeated as a whole."""
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **kwargs: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Repeats each row; the images of the one row that can have some are repeated as a whole."""
+        images = {key: value for key, value in kwargs.items() if torch.is_tensor(value) and key not in _OF_ROWS}
+        if images and expand_size > 1 and input_ids is not None and len(input_ids) > 1:
+            raise ConfigError("beam search with images takes one row at a time; generate for each alone.")
+        rest = {key: value for key, value in kwargs.items() if key not in images}
+        ids, rest = super()._expand_inputs_for_generation(  # type: ignore[misc]
+            expand_size, is_encoder_decoder, input_ids, **rest
+        )
+        repeated = {key: value.repeat(expand_size, *[1] * (value.dim() - 1)) for key, value in images.items()}
+        return ids, {**rest, **repeated}
+
+
+class InnerGeneration(ImageExpansion):
     """Inputs are prepared as the inner language model prepares its own: positions, token types, images.
 
     With a cache, images are read once, with the prompt.
@@ -47,20 +65,6 @@ class InnerGeneration(GenerationMixin):
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
         self.inner._validate_model_kwargs(model_kwargs)
-
-    def _expand_inputs_for_generation(
-        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **kwargs: Any
-    ) -> tuple[Any, dict[str, Any]]:
-        """Repeats each row; the images of the one row that can have some are repeated as a whole."""
-        images = {key: value for key, value in kwargs.items() if torch.is_tensor(value) and key not in _OF_ROWS}
-        if images and expand_size > 1 and input_ids is not None and len(input_ids) > 1:
-            raise ConfigError("beam search with images takes one row at a time; generate for each alone.")
-        rest = {key: value for key, value in kwargs.items() if key not in images}
-        ids, rest = super()._expand_inputs_for_generation(  # type: ignore[misc]
-            expand_size, is_encoder_decoder, input_ids, **rest
-        )
-        repeated = {key: value.repeat(expand_size, *[1] * (value.dim() - 1)) for key, value in images.items()}
-        return ids, {**rest, **repeated}
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

@@ -160,8 +160,14 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         extraction: Extraction | None = None,
         return_range: tuple[float, float] = (0.0, 1.0),
         horizon: int | None = None,
+        weight_temperature: float | None = None,
     ) -> QSFTPolicyModel:
         """A policy of two models in memory.
+
+        Args:
+            likelihood, behaviour: of one vocabulary; the latter is not needed with the ``product`` extraction.
+            dummy_token_id, return_range, horizon, weight_temperature: what the likelihood model was trained with.
+            extraction: ``None``: ``product``.
 
         Raises:
             CheckpointError: the two have different vocabularies.
@@ -174,6 +180,7 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
             dummy_token_id=dummy_token_id,
             return_range=return_range,
             horizon=horizon,
+            weight_temperature=weight_temperature,
         )
         return cls(config, likelihood, behaviour).eval()
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoBackbone,
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     GenerationMixin,
@@ -30,6 +31,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from qsft.errors import ConfigError
+from qsft.models.generation import ImageExpansion
 
 
 class RobotTransformerConfig(PreTrainedConfig):
@@ -63,6 +65,9 @@ class RobotTransformerConfig(PreTrainedConfig):
         image_tokens: int = 8,
         vision: dict[str, Any] | None = None,
         initializer_range: float = 0.02,
+        pad_token_id: int | None = None,
+        bos_token_id: int | None = None,
+        eos_token_id: int | None = None,
         **kwargs: Any,
     ) -> None:
         self.vocab_size = vocab_size
@@ -78,6 +83,7 @@ class RobotTransformerConfig(PreTrainedConfig):
         self.initializer_range = initializer_range
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)
+        self.pad_token_id, self.bos_token_id, self.eos_token_id = pad_token_id, bos_token_id, eos_token_id
         for name in ("layers", "heads", "history", "step_tokens", "image_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"robot_transformer: {name}: {getattr(self, name)}; give at least 1.")
@@ -225,6 +231,10 @@ class RobotTransformerModel(_PreTrained):
 
     def __init__(self, config: RobotTransformerConfig) -> None:
         super().__init__(config)
+        if config.eos_token_id is None:
+            raise ConfigError(
+                "robot_transformer: eos_token_id: is missing; the model tells steps by the ends of turns."
+            )
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.places = Places(config.step_tokens, config.hidden_size)
         self.vision = None if config.image_token_id is None else ImageTokens(config)
@@ -283,7 +293,10 @@ class RobotTransformerModel(_PreTrained):
             seen = cache.update(marks, marks, self.config.layers)[0][:, 0, :, 0]
         real = torch.ones_like(seen, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         steps = self._steps(seen, real)
-        embedded = self._embedded(input_ids, pixel_values)
+        # a picture stands in a prompt; who draws its token behind one, as sampling may, reads it as any other
+        embedded = (
+            self.embed_tokens(input_ids) if past and pixel_values is None else self._embedded(input_ids, pixel_values)
+        )
         embedded = embedded + self.places(steps.place.clamp(0, self.config.step_tokens - 1)[:, past:])
         if cache is None and self.config.history == 1:
             return BaseModelOutputWithPast(last_hidden_state=self._step_by_step(embedded, steps))
@@ -345,7 +358,7 @@ class RobotTransformerModel(_PreTrained):
         return embedded.masked_scatter(wanted[..., None], tokens.to(embedded.dtype))
 
 
-class RobotTransformerForCausalLM(_PreTrained, GenerationMixin):
+class RobotTransformerForCausalLM(_PreTrained, ImageExpansion, GenerationMixin):
     """The robot transformer with its output head: next tokens of actions."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
@@ -377,9 +390,13 @@ class RobotTransformerForCausalLM(_PreTrained, GenerationMixin):
         cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits ``[B, T, V]``, at the last ``logits_to_keep`` positions (0: all); see :class:`RobotTransformerModel`."""
+        """Logits ``[B, T, V]``, at the last ``logits_to_keep`` positions (0: all); see :class:`RobotTransformerModel`.
+
+        With ``labels`` ``[B, T]`` (-100: none) also the mean cross-entropy of each token given those before.
+        """
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -388,9 +405,12 @@ class RobotTransformerForCausalLM(_PreTrained, GenerationMixin):
             use_cache=use_cache,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithPast(logits=self.lm_head(output.last_hidden_state[:, kept]), cache=output.cache)
+        logits = self.lm_head(output.last_hidden_state[:, kept])
+        loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, cache=output.cache)
 
 
 AutoConfig.register(RobotTransformerConfig.model_type, RobotTransformerConfig)
+AutoModel.register(RobotTransformerConfig, RobotTransformerModel)
 AutoModelForCausalLM.register(RobotTransformerConfig, RobotTransformerForCausalLM)
 AutoModelForImageTextToText.register(RobotTransformerConfig, RobotTransformerForCausalLM)

@@ -89,6 +89,11 @@ def check_head(model: PreTrainedModel) -> None:
         f"{type(inner).__name__} changes its logits after the output head (soft-capping, scaling, or an adapter on "
         "the head), which the chunked loss cannot see; switch that off in the model's config or choose another model."
     )
+    table = inner.get_input_embeddings()
+    if hasattr(table, "base_layer") and table.weight is weight:  # the head would read the tokens without the adapter
+        raise ConfigError(
+            "lora: an adapter on embeddings that are the output head too; take them out of target_modules."
+        )
     if hasattr(head, "base_layer"):  # an adapter, zero at the start and so invisible below
         raise refusal
     seen: dict[str, Tensor] = {}

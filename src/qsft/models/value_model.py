@@ -110,7 +110,8 @@ class ValueModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         super().__init__(config)
         if language_model is None:
             inner = AutoConfig.for_model(**config.language_model)
-            language_model = auto_model(inner).from_config(inner)
+            # the dtype that the heads get, which is the loading's and not the saved config's
+            language_model = auto_model(inner).from_config(inner, dtype=torch.get_default_dtype())
         self.language_model = language_model
         width = output_head(language_model)[0].shape[1]
         count = 2 if config.q_outputs else 0

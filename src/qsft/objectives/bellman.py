@@ -57,7 +57,7 @@ def soft_value(q: Tensor, support_logps: Tensor, beta: float) -> Tensor:
         ``[...]``; 0 where a state's support is empty (padding).
     """
     scores = torch.logsumexp(support_logps + beta * q, dim=-1) - torch.logsumexp(support_logps, dim=-1)
-    return torch.nan_to_num(scores / beta, nan=0.0)
+    return (scores / beta).masked_fill((support_logps == -torch.inf).all(dim=-1), 0.0)
 
 
 def exponential_weights(scaled: Tensor, temperature: float) -> Tensor:

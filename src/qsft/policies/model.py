@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import logging
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -25,6 +28,8 @@ from qsft.objectives import max_value, soft_value
 from qsft.policies.decoding import check_sampling
 from qsft.policies.legal import LegalActions, LegalReplies
 from qsft.policies.turn_cache import TurnCache
+
+logger = logging.getLogger("qsft")
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ class ModelPolicy:
         self.legal_actions = legal_actions
         self._reply_ids: dict[str, list[int]] = {}
         self._turn_cache = TurnCache()
+        self._warned_of_unknown = False
         self.seed(seed)
 
     @property
@@ -137,6 +143,7 @@ class ModelPolicy:
         return self._model
 
     def seed(self, seed: int) -> None:
+        self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
 
     def with_decoding(
@@ -147,7 +154,7 @@ class ModelPolicy:
         name: str | None = None,
         target_return: float | None = None,
     ) -> ModelPolicy:
-        """The same models, decoding otherwise; ``target_return`` stays as it is unless given.
+        """The same models and seed, decoding otherwise; ``target_return`` stays as it is unless given.
 
         Both policies can be used in turn, but not by two threads at once.
         """
@@ -158,13 +165,22 @@ class ModelPolicy:
             temperature,
             self.max_new_tokens,
             beams,
-            extraction=extraction,
+            self._seed,
+            extraction,
             target_return=self.target_return if target_return is None else target_return,
             legal_actions=self.legal_actions,
         )
 
     @torch.no_grad()
     def act(self, histories: Sequence[Trajectory]) -> list[str]:
+        """The agent's next turn in each episode, as text.
+
+        Args:
+            histories: all turns so far.
+
+        Raises:
+            DataError: a history is longer than the model reads even without its oldest exchanges.
+        """
         if not histories:
             return []
         legal = self._legal_replies(histories)
@@ -225,14 +241,16 @@ class ModelPolicy:
         Args:
             history: ends with the environment's turn.
             candidates: whole replies to value. Without them: the first token of a reply.
-            support: tokens at least this plausible, relative to the likeliest, are listed.
+            support: tokens at least this plausible, relative to the likeliest, are listed; 0: all.
 
         Returns:
             One :class:`TokenValue` per plausible token, best first; or one :class:`ReplyValue` per candidate, in order.
 
         Raises:
-            ConfigError: the behaviour model is not loaded.
+            ConfigError: the behaviour model is not loaded, or ``support`` is outside of [0, 1].
         """
+        if not 0 <= support <= 1:
+            raise ConfigError(f"support: {support} is outside [0, 1]; 0 lists every token.")
         legal = self._legal_replies([history])
         prompt = self._prompt(history, *map(self._longest, legal))
         if candidates is None:
@@ -249,7 +267,14 @@ class ModelPolicy:
             histories: each ends with the environment's turn.
             support: threshold relative to the likeliest token.
             backup_beta: of the soft value; ``None`` takes the maximum over the support.
+
+        Raises:
+            ConfigError: the behaviour model is not loaded, or an argument is out of its range.
         """
+        if backup_beta is not None and not 0 < backup_beta < math.inf:
+            raise ConfigError(f"backup_beta: {backup_beta} must be positive and finite, or None for the maximum.")
+        if not histories:
+            return []
         inputs = self._left_padded([self._prompt(history) for history in histories])
         read = self.model.read(**inputs, logits_to_keep=1)
         chosen, logps = SupportRule(threshold=support).select(read.prior[:, 0], self.model.config.dummy_token_id)
@@ -322,7 +347,18 @@ class ModelPolicy:
 
     def _prompt(self, history: Trajectory, longest: int | None = None) -> Prompt:
         """The history, cut where a reply of ``longest`` tokens would not fit; ``None``: as long as the data's longest."""
-        return self.tokenizer.read(history, longest or self.max_new_tokens, self.target_return)
+        prompt = self.tokenizer.read(history, longest or self.max_new_tokens, self.target_return)
+        unknown = prompt.input_ids.count(self.tokenizer.unknown_id)  # type: ignore[arg-type]
+        if unknown and not self._warned_of_unknown:
+            self._warned_of_unknown = True
+            logger.warning(
+                "%s: %d of the %d tokens that it is shown are unknown to its tokenizer; it was trained on other texts, "
+                "perhaps of an environment with other options.",
+                self.name,
+                unknown,
+                len(prompt.input_ids),
+            )
+        return prompt
 
     def _room(self, prompt: Prompt, longest: int) -> int:
         """Tokens that a reply may have: ``longest``, or what the prompt leaves."""
@@ -383,10 +419,17 @@ def _reads_positions(model: PreTrainedModel) -> bool:
 
 
 def _with_images(prompt: Prompt, places: Sequence[tuple[int, int]]) -> list[Any]:
-    """The prompt's ids with each image in the place of its tokens, which are the same for all images."""
+    """The prompt's ids with each image in the place of its tokens, which are the same for all images.
+
+    A file is told by its time and size too: a camera may write every frame to the same one.
+    """
     tokens: list[Any] = list(prompt.input_ids)
     for image, (first, end) in zip(prompt.images, places, strict=True):
-        tokens[first:end] = [image] * (end - first)
+        seen: Any = image
+        if not isinstance(image, bytes):
+            stat = os.stat(image)
+            seen = (image, stat.st_mtime_ns, stat.st_size)
+        tokens[first:end] = [seen] * (end - first)
     return tokens
 
 

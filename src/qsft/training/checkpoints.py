@@ -20,7 +20,8 @@ COMPLETE = "complete"
 def last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     """The newest complete checkpoint in a folder; incomplete ones (a kill while saving) are deleted."""
     root = Path(folder)
-    found = sorted(root.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    numbered = (path for path in root.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdecimal())
+    found = sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))
     for path in found:
         if not (path / COMPLETE).exists():
             shutil.rmtree(path)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from transformers import TrainingArguments
@@ -19,16 +20,21 @@ from qsft.errors import ConfigError
 from qsft.models.support import SupportRule
 
 logger = logging.getLogger("qsft")
+#: settings of TrainingArguments for losses and embeddings that transformers computes
+UNREAD = ("label_smoothing_factor", "neftune_noise_alpha", "use_liger_kernel")
 
 
 @dataclass
 class SFTConfig(TrainingArguments):
     """Stage 1, and every method that is a cross-entropy on agent tokens.
 
-    Everything of ``transformers.TrainingArguments`` is there; the fields below are new or have another default.
+    Everything of ``transformers.TrainingArguments`` is there but what changes the model's own loss (``UNREAD``) or makes
+    checkpoints that cannot be resumed; the fields below are new or have another default.
 
     Args:
-        max_length: longer histories lose whole turns from the left (``None``: no limit).
+        logging_nan_inf_filter: False, so that a training that diverges is seen, and ends.
+        max_length: longer histories lose whole turns from the left (``None``: no limit). It and ``max_exchanges`` are
+            read by :func:`qsft.train`, which tokenises; trainers take rows as they are.
         max_exchanges: most exchanges that the model reads at a turn, that of the turn included (``None``: no limit); see
             :class:`qsft.data.TrajectoryTokenizer`.
         loss_chunk_size: agent tokens whose logits exist at a time.
@@ -43,6 +49,7 @@ class SFTConfig(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
     report_to: str | list[str] | None = field(default="none", metadata={"help": "tensorboard, wandb, trackio, ..."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator reads its own columns."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hides steps whose loss is not finite."})
     max_length: int | None = field(default=None, metadata={"help": "Longest history in tokens."})
     max_exchanges: int | None = field(default=None, metadata={"help": "Most exchanges read at a turn."})
     loss_chunk_size: int = field(default=256, metadata={"help": "Agent tokens whose logits exist at a time."})
@@ -51,9 +58,22 @@ class SFTConfig(TrainingArguments):
     def __post_init__(self) -> None:
         check_numbers(type(self), vars(self))  # before anything is computed from them
         super().__post_init__()
-        for name in ("loss_chunk_size", "per_device_train_batch_size"):
+        for name in ("loss_chunk_size", "per_device_train_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)} must be at least 1.")
+        if not 0 <= self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate: {self.learning_rate} must be a number of at least 0.")
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise ConfigError(f"num_train_epochs: {self.num_train_epochs} must be above 0, or max_steps.")
+        for name in UNREAD:
+            if getattr(self, name):
+                raise ConfigError(
+                    f"{name}: the loss is computed apart from the model's own and does not read it; remove it."
+                )
+        if self.save_only_model:
+            raise ConfigError(
+                "save_only_model: a checkpoint without its optimiser cannot be resumed exactly; remove it."
+            )
         self._check_trackers()
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns: must stay False, the collator needs the trajectory columns.")
@@ -138,7 +158,7 @@ class QSFTConfig(SFTConfig):
     support: Literal["relative", "absolute"] = "relative"
     support_threshold: float = 0.1
     support_max_tokens: int = 512
-    dummy_token: str | None = None
+    dummy_token: str | int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,6 +186,8 @@ class QSFTConfig(SFTConfig):
         if self.start_at_mean and self.form == "uniform":
             raise ConfigError("start_at_mean: the uniform form has no dummy token to start from; use the dummy form.")
         positive("backup_beta", self.backup_beta, 15)
+        if isinstance(self.dummy_token, bool) or not isinstance(self.dummy_token, str | int | None):
+            raise ConfigError(f"dummy_token: {self.dummy_token!r} is neither a token nor the id of one.")
         SupportRule(self.support, self.support_threshold, self.support_max_tokens)
         if self.return_low is not None and self.return_high is not None:
             ReturnRange(self.return_low, self.return_high)
@@ -199,8 +221,12 @@ def warn_of_grouping(config: TrainingArguments) -> None:
         )
 
 
+_FORMS = {frozenset({"bool"}): "true or false", frozenset({"int"}): "a whole number"}
+
+
 def check_numbers(kind: type[Any], values: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a value that is empty or no number where a dataclass takes nothing but numbers, true or false.
+    """Raises ConfigError for a value that is empty or of another kind where a dataclass takes nothing but numbers, true or
+    false: whole ones alone where it takes no others, and none that is not a number (``nan``).
 
     ``gamma:`` with nothing behind it is ``None`` in YAML.
     """
@@ -209,11 +235,13 @@ def check_numbers(kind: type[Any], values: Mapping[str, Any]) -> None:
         numbers = re.findall(r"\b(int|float|bool)\b", wanted)
         if known.name not in values or not numbers or re.search(r"\b(str|dict|list|Literal)\b", wanted):
             continue
-        value, form = values[known.name], "true or false" if {*numbers} == {"bool"} else "a number"
+        value, form = values[known.name], _FORMS.get(frozenset(numbers), "a number")
         if value is None:
             if known.default is not None and not re.search(r"\b(None|Optional)\b", wanted):
                 raise ConfigError(f"{known.name}: is empty; give {form}, or take it out.")
-        elif not isinstance(value, Real):
+            continue
+        wrong = not isinstance(value, Real) or (isinstance(value, bool) and "bool" not in numbers)
+        if wrong or math.isnan(value) or (form == "a whole number" and not isinstance(value, Integral)):
             raise ConfigError(f"{known.name}: {value!r:.40} must be {form}.")
 
 
@@ -223,8 +251,8 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def positive(name: str, value: float, start: float) -> None:
-    if value <= 0:
-        raise ConfigError(f"{name}: {value} must be positive; {start} is a good start.")
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{name}: {value} must be positive and finite; {start} is a good start.")
 
 
 def check_max_weight(max_weight: float) -> None:

@@ -12,6 +12,8 @@ from transformers import PreTrainedModel, set_seed
 from qsft.data.batch import TrajectoryCollator, pad_token
 from qsft.data.dataset import agent_token_ids
 from qsft.data.images import image_inputs
+from qsft.data.returns import ReturnRange
+from qsft.errors import ConfigError
 from qsft.models.extraction import Extraction
 from qsft.models.states import output_head
 from qsft.models.value_model import ValueModel
@@ -50,7 +52,7 @@ class CriticTrainer(SFTTrainer):
     """
 
     args: CriticConfig
-    config_class: ClassVar[type[CriticConfig]]
+    config_class: ClassVar[type[CriticConfig]] = CriticConfig
     loss_class: ClassVar[type[CriticLoss]]
     #: Q-values a state: one for each token of the vocabulary, one of the whole turn, or none
     q_values: ClassVar[str] = "tokens"
@@ -68,6 +70,16 @@ class CriticTrainer(SFTTrainer):
         super().__init__(model, args, train_dataset, processing_class, **kwargs)
         if self.target_heads:
             self.add_callback(FollowModel(self))
+
+    def prepare(self, model: Any, args: SFTConfig, dataset: datasets.Dataset, tokenizer: Any) -> None:
+        super().prepare(model, args, dataset, tokenizer)
+        assert isinstance(args, CriticConfig)
+        if model.dtype != torch.float32:
+            raise ConfigError(
+                f"model: is in {model.dtype}, in which heads do not learn; load it in float32, and compute in half "
+                "precision with bf16."
+            )
+        ReturnRange(*args.return_range).check(dataset, args.gamma, args.gamma_per, "train_dataset")
 
     def make_loss(self, model: nn.Module, args: SFTConfig, tokenizer: Any) -> CriticLoss:
         assert isinstance(args, CriticConfig) and isinstance(model, PreTrainedModel)
@@ -117,16 +129,9 @@ class QTransformerTrainer(CriticTrainer):
     config_class, loss_class = QTransformerConfig, QTransformerLoss
     target_heads = True
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        args: CriticConfig,
-        train_dataset: datasets.Dataset,
-        processing_class: Any,
-        **kwargs: Any,
-    ) -> None:
-        self._action_tokens = agent_token_ids(train_dataset).tolist()
-        super().__init__(model, args, train_dataset, processing_class, **kwargs)
+    def prepare(self, model: Any, args: SFTConfig, dataset: datasets.Dataset, tokenizer: Any) -> None:
+        super().prepare(model, args, dataset, tokenizer)
+        self._action_tokens = agent_token_ids(dataset).tolist()
 
     def play_settings(self) -> dict[str, Any]:
         greedy = Extraction("advantage", eta=0.0)

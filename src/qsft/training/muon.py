@@ -45,9 +45,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 chosen = vector if parameter.ndim != 2 else table if id(parameter) in tables else hidden
                 chosen.append(parameter)
         adamw = [{"params": table, "weight_decay": weight_decay}, {"params": vector, "weight_decay": 0.0}]
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW([group for group in adamw if group["params"]], lr=lr, betas=betas, eps=eps)
-        ]
+        self.parts: list[torch.optim.Optimizer] = []
+        if table or vector:
+            self.parts.append(
+                torch.optim.AdamW([group for group in adamw if group["params"]], lr=lr, betas=betas, eps=eps)
+            )
         if hidden:
             self.parts.append(
                 torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")

@@ -103,6 +103,8 @@ class RunSettings:
         for name in ("behaviour", "likelihood", "critic"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(f"{name}: must hold settings as NAME: VALUE pairs, not {getattr(self, name)!r}.")
+        if not isinstance(self.lora, dict | None):
+            raise ConfigError(f"lora: must hold arguments of peft.LoraConfig as NAME: VALUE pairs, not {self.lora!r}.")
         if self.method not in METHODS:
             raise ConfigError(f"method: {self.method!r} is unknown; use one of {', '.join(METHODS)}.")
         if self.start_from not in ("behaviour", "model"):
@@ -281,6 +283,7 @@ class _Run:
             self.cache_dir,
             self.tokenizer,
             self.return_ids,
+            self.trajectories.end_of_turn_ids,
             self.sft_config,
             self.second_config,
             self.quiet,

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 import torch
-from transformers import AutoConfig, PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
 
 from qsft.data.batch import pad_token
 from qsft.data.dataset import check_dummy_token, check_steps
 from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.returns import ReturnRange
-from qsft.errors import ConfigError, DataError, raised_in_worker, wrong_argument
+from qsft.errors import ConfigError, DataError, QSFTError, raised_in_worker, wrong_argument
 from qsft.models.new_tokens import start_token_rows
 from qsft.models.policy_model import (
     BEHAVIOUR_DIR,
@@ -53,6 +54,7 @@ class Stages:
         cache_dir: of the support table.
         tokenizer: or processor, return tokens included.
         return_ids: their ids.
+        end_ids: of the tokens that end a turn of the agent.
         first: config of stage 1.
         second: config of stage 2, where the method has one.
         quiet: no progress bars.
@@ -65,12 +67,13 @@ class Stages:
         cache_dir: Path,
         tokenizer: Any,
         return_ids: list[int],
+        end_ids: Sequence[int],
         first: SFTConfig,
         second: QSFTConfig | CriticConfig | None,
         quiet: bool,
     ) -> None:
         self.settings, self.out, self.cache_dir = settings, out, cache_dir
-        self.tokenizer, self.return_ids = tokenizer, return_ids
+        self.tokenizer, self.return_ids, self.end_ids = tokenizer, return_ids, end_ids
         self.first, self.second, self.quiet = first, second, quiet
         self.training_began = False
 
@@ -80,8 +83,7 @@ class Stages:
 
     def _cross_entropy(self, dataset: datasets.Dataset, folder: Path, model: PreTrainedModel) -> None:
         _check_rows(model, dataset, self.settings.data)
-        trainer = SFTTrainer(self._adapted(model), self.first, dataset, self.tokenizer)
-        self._finish(trainer, "behaviour", folder)
+        self._train(SFTTrainer, self._adapted(model), self.first, dataset, "behaviour", folder)
 
     def q_sft(self, dataset: datasets.Dataset) -> tuple[float, float]:
         """Both stages of Q-SFT; the return range."""
@@ -122,8 +124,8 @@ class Stages:
         assert isinstance(config, CriticConfig)
         config.return_low, config.return_high = _return_range(config, dataset, self.settings.data)
         behaviour = self._behaviour(dataset, self._behaviour_so_far())
-        trainer = CRITICS[self.settings.method](self._second_model(behaviour).float(), config, dataset, self.tokenizer)
-        self._finish(trainer, "critic", self.out)
+        kind = CRITICS[self.settings.method]
+        self._train(kind, self._second_model(behaviour).float(), config, dataset, "critic", self.out)
         return config.return_range
 
     def _behaviour_so_far(self) -> PreTrainedModel:
@@ -158,8 +160,7 @@ class Stages:
         check_vocabularies(model, behaviour)
         if reads_support(config.form, config.backup, config.weight_temperature):
             dataset = self._with_support(dataset, behaviour, rule, dummy)
-        trainer = QSFTTrainer(self._adapted(model), config, dataset, self.tokenizer)
-        self._finish(trainer, "likelihood", self.out / LIKELIHOOD_DIR)
+        self._train(QSFTTrainer, self._adapted(model), config, dataset, "likelihood", self.out / LIKELIHOOD_DIR, dummy)
 
     def _with_support(
         self, dataset: datasets.Dataset, behaviour: PreTrainedModel, rule: SupportRule, dummy: int
@@ -216,8 +217,23 @@ class Stages:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"lora: {wrong_argument(error)}; see peft.LoraConfig.") from error
 
-    def _finish(self, trainer: SFTTrainer, stage: str, folder: Path) -> None:
+    def _train(
+        self,
+        kind: type[SFTTrainer],
+        model: Any,
+        config: Any,
+        dataset: datasets.Dataset,
+        stage: str,
+        folder: Path,
+        dummy: int | None = None,
+    ) -> None:
         """Train to the end, from the newest checkpoint where there is one, and put the model into ``folder`` whole."""
+        try:
+            trainer = kind(model, config, dataset, self.tokenizer)
+        except QSFTError:
+            raise
+        except (ValueError, ImportError) as error:  # of a setting that transformers reads here first
+            raise ConfigError(f"{stage}: {wrong_argument(error)}") from error
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
         if not self.quiet:
@@ -232,15 +248,36 @@ class Stages:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             except DataError as error:
                 raise DataError(raised_in_worker(error)) from error
+            except ConfigError as error:
+                raise ConfigError(f"{stage}: {error}") from error
+            except ImportError as error:
+                raise ConfigError(f"{stage}: {wrong_argument(error)}") from error
         model = trainer.finished_model
+        broken = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
+        if broken:
+            raise ConfigError(
+                f"{stage}: learning_rate: training left no numbers in {broken}; train anew with a smaller one."
+            )
         if hasattr(model, "merge_and_unload"):
             if "target" in model.peft_config:
                 model.delete_adapter("target")
             model = model.float().merge_and_unload()  # in half precision a small adapter would be lost to rounding
+        self._play_as_is(model, dummy)
         with whole_folder(folder) as partial:
             model.save_pretrained(partial)
             if folder != self.out:
                 self.tokenizer.save_pretrained(partial)
+
+    def _play_as_is(self, model: PreTrainedModel, dummy: int | None) -> None:
+        """What an engine that serves the folder is told: where turns end, what is never said, and nothing that changes the
+        policy's probabilities, as the first model's own settings of sampling would."""
+        if model.can_generate():
+            model.generation_config = GenerationConfig(
+                bos_token_id=tokenizer_of(self.tokenizer).bos_token_id,
+                pad_token_id=pad_token(self.tokenizer),
+                eos_token_id=list(self.end_ids),
+                suppress_tokens=None if dummy is None else [dummy],
+            )
 
 
 def checkpoints(out: Path, stage: str) -> Path:
@@ -255,6 +292,7 @@ def _check_rows(model: PreTrainedModel, dataset: datasets.Dataset, source: str) 
     one that is not in steps, where the model reads steps.
     """
     if isinstance(model.config, RobotTransformerConfig):
+        assert model.config.eos_token_id is not None
         check_steps(dataset, model.config.eos_token_id, source)
     most = max_positions(model)
     if most is None:

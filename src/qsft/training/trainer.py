@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import math
 import os
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import safetensors.torch
@@ -18,7 +18,9 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from qsft.data.batch import TrajectoryCollator, pad_token
+from qsft.data.dataset import check_dummy_token
 from qsft.data.images import image_inputs, tokenizer_of
+from qsft.data.returns import ReturnRange
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.mean_start import start_at_mean
 from qsft.models.states import check_head, output_head, pick_dummy_token, unwrap_adapters
@@ -31,11 +33,8 @@ from qsft.training.losses import QLoss, QLossSettings, SupervisedLoss
 from qsft.training.muon import MuonWithAdamW
 
 TARGET_FILE = "target.safetensors"
-#: more clipped targets than this share are worth a warning
-CLIPPED_SHARE = 0.05
 #: rows whose mean return stage 2 starts at, where it is asked to
 MEAN_OF_ROWS = 256
-logger = logging.getLogger("qsft")
 
 
 class SFTTrainer(Trainer):
@@ -47,9 +46,14 @@ class SFTTrainer(Trainer):
         train_dataset: tokenised trajectories (:func:`qsft.data.tokenize_file`).
         processing_class: the tokenizer, or the processor of a vision-language model.
         kwargs: passed to ``transformers.Trainer``.
+
+    Raises:
+        ConfigError: an argument of another kind than these, or settings that contradict each other; during training, a
+            loss that is no finite number.
     """
 
     args: SFTConfig
+    config_class: ClassVar[type[SFTConfig]] = SFTConfig
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class SFTTrainer(Trainer):
                 f"{args.n_gpu} GPUs in one process would train as nn.DataParallel, which cannot gather the metrics; "
                 "start with torchrun or accelerate launch, or show one GPU with CUDA_VISIBLE_DEVICES=0."
             )
-        check_head(model)  # type: ignore[arg-type]
+        self.prepare(model, args, train_dataset, processing_class)
         self.loss_module = self.make_loss(model, args, processing_class)
         super().__init__(
             model=self.loss_module,
@@ -77,6 +81,18 @@ class SFTTrainer(Trainer):
         self._metric_sums: dict[str, Tensor] = {}
         self._metric_counts: dict[str, Tensor] = {}
         self._metrics_since = time.perf_counter()
+
+    def prepare(self, model: Any, args: SFTConfig, dataset: datasets.Dataset, tokenizer: Any) -> None:
+        """Checks what the trainer is given, before anything is built on it."""
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model: {model!r:.80} is not a model; load it with qsft.models.load_causal_lm.")
+        if not isinstance(args, self.config_class):
+            raise ConfigError(f"args: {type(args).__name__} is not the {self.config_class.__name__} that this takes.")
+        if tokenizer is None:
+            raise ConfigError("processing_class: is missing; give the tokenizer that the rows were made with.")
+        if "agent_mask" not in getattr(dataset, "column_names", ()):
+            raise ConfigError("train_dataset: holds no tokenised trajectories; make it with qsft.data.tokenize_file.")
+        check_head(model)  # type: ignore[arg-type]
 
     def make_loss(self, model: nn.Module, args: SFTConfig, tokenizer: Any) -> SupervisedLoss:
         """The module whose forward pass is a training step's loss."""
@@ -154,6 +170,11 @@ class SFTTrainer(Trainer):
         return total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise ConfigError(
+                f"learning_rate: by step {self.state.global_step} the loss is {logs['loss']}, so the model is lost; train "
+                f"anew with less than {self.args.learning_rate:g}, or with a smaller max_grad_norm."
+            )
         if "loss" in logs and self._metric_counts:
             logs = {**logs, **self._take_metrics()}
         super().log(logs, start_time)
@@ -233,6 +254,7 @@ class QSFTTrainer(SFTTrainer):
     """
 
     args: QSFTConfig
+    config_class = QSFTConfig
 
     def __init__(
         self,
@@ -242,20 +264,27 @@ class QSFTTrainer(SFTTrainer):
         processing_class: Any,
         **kwargs: Any,
     ) -> None:
-        missing = [name for name in SUPPORT_COLUMNS if name not in train_dataset.column_names]
+        super().__init__(model, args, train_dataset, processing_class, **kwargs)
+        self.add_callback(FollowModel(self))
+
+    def prepare(self, model: Any, args: SFTConfig, dataset: datasets.Dataset, tokenizer: Any) -> None:
+        super().prepare(model, args, dataset, tokenizer)
+        assert isinstance(args, QSFTConfig)
+        missing = [name for name in SUPPORT_COLUMNS if name not in dataset.column_names]
         if missing and reads_support(args.form, args.backup, args.weight_temperature):
             raise ConfigError(
                 f"train_dataset: column {missing[0]!r} is missing; compute the support table of the behaviour model "
                 "first (qsft.models.compute_support, with_support)."
             )
-        if args.start_at_mean:
-            self._start_at_mean(model, args, train_dataset, processing_class)
-        super().__init__(model, args, train_dataset, processing_class, **kwargs)
-        self._warned_of_clipping = False
-        self.add_callback(FollowModel(self))
-
-    def _start_at_mean(self, model: Any, args: QSFTConfig, dataset: datasets.Dataset, tokenizer: Any) -> None:
         settings = self._loss_settings(model, args, tokenizer)
+        ReturnRange(*settings.return_range).check(dataset, args.gamma, args.gamma_per, "train_dataset")
+        check_dummy_token(dataset, settings.dummy_id, "train_dataset")
+        if args.start_at_mean:
+            self._start_at_mean(model, args, settings, dataset, tokenizer)
+
+    def _start_at_mean(
+        self, model: Any, args: QSFTConfig, settings: QLossSettings, dataset: datasets.Dataset, tokenizer: Any
+    ) -> None:
         if not hasattr(model, "hf_device_map"):
             model.to(args.device)
         rows = dataset.shuffle(seed=args.seed).select(range(min(MEAN_OF_ROWS, len(dataset))))
@@ -284,8 +313,6 @@ class QSFTTrainer(SFTTrainer):
     def _loss_settings(model: nn.Module, args: QSFTConfig, tokenizer: Any) -> QLossSettings:
         if args.return_low is None or args.return_high is None:
             raise ConfigError("return_low, return_high: stage 2 needs the range of returns; set both.")
-        if args.return_low >= args.return_high:
-            raise ConfigError(f"return_low: {args.return_low} must be below return_high ({args.return_high}).")
         return QLossSettings(
             form=args.form,
             backup=args.backup,
@@ -320,15 +347,6 @@ class QSFTTrainer(SFTTrainer):
         square = means.pop("target_square")
         means["target_std"] = max(square - means["target_mean"] ** 2, 0.0) ** 0.5
         means["target_distance"] = self.target.distance(self.inner_model)
-        if means["clipped_share"] > CLIPPED_SHARE and not self._warned_of_clipping:
-            self._warned_of_clipping = True
-            logger.warning(
-                "%.0f%% of the targets lie outside of the return range [%g, %g] and are clipped; give a range that "
-                "holds every return-to-go (return_low, return_high).",
-                100 * means["clipped_share"],
-                self.args.return_low,
-                self.args.return_high,
-            )
         return means
 
     def _save_extra(self, folder: Path) -> None:

@@ -21,6 +21,8 @@ from qsft.errors import ConfigError
 from tests.envs.alfworld import original_engine
 
 NAME = "qsft.envs.alfworld.original:OriginalALFWorld"
+#: of a rule that both of the original's grammars have
+OVERVIEW = '"overview(o, r)" :: "{o.name} (in/on the {r.name})"'
 GAMES = {"a/trial_1": "train/pick_and_place_simple/1", "b/trial_2": "train/look_at_obj_in_light/2"}
 
 
@@ -32,7 +34,13 @@ class StandIn:
     """What ``textworld.start`` returns, as far as the adapter uses it; the game is in the file."""
 
     def __init__(self, path: str) -> None:
+        self.load(path)
+
+    def load(self, path: str) -> None:
         self.game = Game(Spec.from_dict(json.loads(Path(path).read_text())["spec"]), WORDINGS["move"])
+
+    def close(self) -> None:
+        self.closed = True
 
     def reset(self) -> State:
         return self._state(self.game.intro)
@@ -50,7 +58,10 @@ class StandIn:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for place, name in GAMES.items():
-        write(tmp_path / place, {"grammar": "move {o} to {r}", "spec": generate(name).to_dict(), "solvable": True})
+        write(
+            tmp_path / place,
+            {"grammar": f"{OVERVIEW} move {{o}} to {{r}}", "spec": generate(name).to_dict(), "solvable": True},
+        )
     write(tmp_path / "pick_and_place_with_movable_recep/trial_3", {"grammar": ""})
     write(tmp_path / "unsolved/trial_4", {"grammar": "", "solvable": False})
     return tmp_path
@@ -99,7 +110,7 @@ def test_games_of_a_folder_are_played_as_ours(folder: Path) -> None:
 
 
 def test_the_older_wording_is_seen(tmp_path: Path) -> None:
-    write(tmp_path / "x", {"grammar": "put {o} in/on {r}"})
+    write(tmp_path / "x", {"grammar": f"{OVERVIEW} put {{o}} in/on {{r}}"})
     assert make(NAME, folder=tmp_path).wording == WORDINGS["put"]
 
 
@@ -124,9 +135,14 @@ def test_the_package_is_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif(importlib.util.find_spec("alfworld") is None, reason="alfworld is not installed")
 def test_a_game_file_in_the_original_engine(tmp_path: Path) -> None:
-    name = GAMES["b/trial_2"]
-    write(tmp_path / "x", original_engine.game_file(generate(name)))
-    expert = make_policy("alfworld", "expert")
-    (theirs,) = rollout([make(NAME, folder=tmp_path)], expert, [0])
-    (ours,) = rollout([make("alfworld")], expert, [0], [{"game": name}])
-    assert theirs.turns == ours.turns
+    for place, name in GAMES.items():
+        write(tmp_path / place, original_engine.game_file(generate(name)))
+    env = make(NAME, folder=tmp_path)
+    expert = make_policy(NAME, "expert", env_options={"folder": tmp_path})
+    for place, name in [*GAMES.items(), *GAMES.items()]:
+        (theirs,) = rollout([env], expert, [0], [{"game": place}])
+        (ours,) = rollout([make("alfworld")], expert, [0], [{"game": name}])
+        assert theirs.turns == ours.turns
+    libraries = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "downward" in line}
+    assert len(libraries) <= 1
+    env.close()

@@ -167,7 +167,8 @@ def test_synthetic_goals() -> None:
         ({"max_turns": 0}, "max_turns=0 must be at least 1"),
         ({"max_turns": 2.5}, "max_turns=2.5"),
         ({"products": 10}, "products=10 must be from 2,000"),
-        ({"catalogue_seed": -1}, "catalogue_seed=-1 is negative"),
+        ({"catalogue_seed": 2**64}, "catalogue_seed=18446744073709551616 must be"),
+        ({"catalogue_seed": -1}, "catalogue_seed=-1 must be at least 0 and below"),
     ],
 )
 def test_bad_options(options: dict, message: str) -> None:
@@ -195,6 +196,8 @@ def test_typed_actions() -> None:
     env.step("search[purple]")
     assert env.typed_action("B000000000") == "click[B000000000]"
     assert env.typed_action("next >") == "click[next >]"
+    for nothing in ("", "a\nb"):
+        assert env.typed_action(nothing) == nothing
     unplayed = by_hand(observation="text")
     assert unplayed.typed_action("click[Buy Now]") == "click[Buy Now]"
     assert unplayed.typed_action("buy now") == "buy now", "nobody knows what can be clicked"

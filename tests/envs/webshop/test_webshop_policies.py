@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
+from qsft.data.trajectory import Trajectory, Turn
 from qsft.envs import make, make_policy
 from qsft.envs.collect import collect
 from qsft.envs.rollout import rollout
@@ -125,8 +125,3 @@ def test_the_shares_of_the_population() -> None:
         counts[[skill for _, skill in MixturePolicy.SKILLS].index(policy._skill(Random(n).random()))] += 1  # type: ignore[attr-defined]
     for count, (share, _) in zip(counts, MixturePolicy.SKILLS, strict=True):
         assert abs(count / 3000 - share) < 0.04
-
-
-def test_agent_turns_are_the_agent_s() -> None:
-    (game,) = collect("webshop", "mixture", 1)
-    assert all(turn.role == AGENT_ROLE for turn in game.agent_turns)

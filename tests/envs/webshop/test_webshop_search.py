@@ -14,6 +14,7 @@ import pytest
 
 from qsft.envs.webshop.catalogue import GeneratedCatalogue
 from qsft.envs.webshop.search import FOUND, Analyser, SearchEngine
+from qsft.errors import DataError
 
 CATALOGUE = GeneratedCatalogue(2000)
 QUERIES = [
@@ -90,11 +91,24 @@ def test_an_index_on_disk_finds_the_same(tmp_path: Path, engine: SearchEngine) -
     assert len(list(tmp_path.iterdir())) == 2, "another catalogue has another index"
 
 
+@pytest.mark.parametrize("content", [b"", b"x"])
+def test_a_damaged_index_is_named(tmp_path: Path, content: bytes) -> None:
+    SearchEngine(CATALOGUE, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    for file in folder.glob("*.npy"):
+        kept = file.read_bytes()
+        file.write_bytes(content)
+        with pytest.raises(DataError, match="the search index is damaged"):
+            SearchEngine(CATALOGUE, tmp_path)
+        file.write_bytes(kept)
+
+
 def test_killed_while_it_is_made_nothing_half_written_is_read(tmp_path: Path) -> None:
     program = """
 import os, signal, sys
 import bm25s
 from qsft.envs.webshop.catalogue import GeneratedCatalogue
+from qsft.errors import DataError
 from qsft.envs.webshop.search import SearchEngine
 whole = bm25s.BM25.save
 def half(self, path, **options):

@@ -103,6 +103,34 @@ def test_two_visits_do_not_meet(by_hand: str) -> None:
     assert "Total results" not in get(two)
 
 
+def test_who_shops_is_not_forgotten(by_hand: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qsft.envs.webshop.serve._VISITS", 3)
+    visits = [post(f"{by_hand}/start")[1] for _ in range(3)]
+    post(visits[0], query="purple")
+    post(f"{by_hand}/start")
+    assert "Total results" in get(visits[0])
+    with pytest.raises(urllib.error.HTTPError):
+        get(visits[1])
+
+
+def test_another_page_cannot_shop(by_hand: str) -> None:
+    for origin, status in ((by_hand, 200), ("http://example.org", 403), ("null", 403)):
+        request = urllib.request.Request(f"{by_hand}/start", b"", {"Origin": origin})
+        try:
+            answer = urllib.request.urlopen(request).status
+        except urllib.error.HTTPError as error:
+            answer = error.code
+        assert answer == status
+
+
+def test_an_address_that_is_none(by_hand: str) -> None:
+    host, port = by_hand.removeprefix("http://").split(":")
+    for verb in ("GET", "POST"):
+        with socket.create_connection((host, int(port))) as opened:
+            opened.sendall(f"{verb} http://[ HTTP/1.0\r\nContent-Length: 0\r\n\r\n".encode())
+            assert b" 404 " in opened.recv(100)
+
+
 @pytest.mark.parametrize(
     "path",
     [

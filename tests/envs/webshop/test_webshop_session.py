@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qsft.envs.webshop.session import Action, Session, Shop, parse_action
+from qsft.envs.webshop.session import Action, Session, parse_action
 from qsft.envs.webshop.texts import action_text, observation_text, read_action, read_instruction, spaced
 from qsft.errors import DataError
 from tests.envs.webshop.shops import HandMadeCatalogue, hand_made_shop
@@ -247,7 +247,3 @@ def test_the_instruction_is_found_in_the_first_observation(session: Session) -> 
     assert read_instruction(observation_text(session, "words"), "words") == spaced(session.instruction)
     with pytest.raises(DataError, match="no first page in mode 'text'"):
         read_instruction("hello", "text")
-
-
-def test_shop_is_a_catalogue_and_its_engine() -> None:
-    assert isinstance(hand_made_shop(), Shop)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,19 @@ from qsft.errors import ConfigError
 _NOT_PLAYED = ("movable", "Sliced")
 
 
-def game_names(folder: Path, file: str) -> list[str]:
-    """The folders below ``folder`` with a ``file`` of a game that has rules, relative to it and in order."""
+@lru_cache(maxsize=8)  # thousands of folders, and many environments play them side by side
+def game_names(folder: Path, file: str) -> tuple[str, ...]:
+    """The folders below ``folder`` with a ``file`` of a game that has rules, relative to it and in order.
+
+    Looked up once in a process.
+    """
     found = (str(path.parent.relative_to(folder)) for path in sorted(folder.rglob(file)))
-    return [name for name in found if not any(word in name for word in _NOT_PLAYED)]
+    return tuple(name for name in found if not any(word in name for word in _NOT_PLAYED))
+
+
+def task_type(metadata: Mapping[str, Any]) -> str | None:
+    """The type of an episode's task, with which the original begins a game's name."""
+    return Path(metadata["game"]).parent.name.partition("-")[0] or None
 
 
 def no_games(env: str, folder: str | os.PathLike[str], file: str) -> ConfigError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import string
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import gymnasium
 
 from qsft.data.thoughts import split_thought
 from qsft.envs.alfworld.env import ALFWorld
-from qsft.envs.alfworld.game_folder import game_names, no_games, read_game
+from qsft.envs.alfworld.game_folder import game_names, no_games, read_game, task_type
 from qsft.envs.alfworld.texts import WORDINGS
 from qsft.envs.base import Environment
 from qsft.errors import ConfigError
@@ -50,10 +51,16 @@ class OriginalALFWorld(Environment):
         self.folder = Path(folder)
         games, grammar = _games(self.folder.resolve())
         self.games = list(games)
-        self.wording = WORDINGS["put" if "in/on" in grammar else "move"]
+        # both grammars speak of "in/on", but only the older one's command does
+        self.wording = WORDINGS["put" if "put {o} in/on" in grammar else "move"]
         self.max_turns = max_steps
+        self._engine: Any = None
         self.action_space = gymnasium.spaces.Text(max_length=100, charset=string.printable)
         self.observation_space = gymnasium.spaces.Text(max_length=4000, charset=string.printable)
+
+    @classmethod
+    def kind(cls, metadata: Mapping[str, Any]) -> str | None:
+        return task_type(metadata)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Starts a game; ``options={"game": name}`` pins it, else it is drawn uniformly from :attr:`games`.
@@ -68,11 +75,21 @@ class OriginalALFWorld(Environment):
         if name not in self.games:
             raise ConfigError(f"alfworld-original: game {name!r:.80} is not in {self.folder}")
         self._game = name
-        self._engine = _start(self.folder / name / GAME_FILE)
+        path = self.folder / name / GAME_FILE
+        if self._engine is None:
+            self._engine = _start(path)
+        else:
+            self._engine.load(str(path))  # a new engine would map its planner into memory once more
         state = self._engine.reset()
         self._steps = 0
         self._playing = True
         return state.feedback.strip(), {"admissible_commands": list(state["admissible_commands"])}
+
+    def close(self) -> None:
+        """Ends the engine."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """One command.

@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 
 from qsft.data.thoughts import split_thought
-from qsft.envs.alfworld.game_folder import game_names, no_games, read_game
+from qsft.envs.alfworld.game_folder import game_names, no_games, read_game, task_type
 from qsft.envs.alfworld.images import TEXTS
 from qsft.envs.alfworld.texts import reminded, task_sentence
 from qsft.envs.base import Environment
@@ -58,7 +58,7 @@ class ThorALFWorld(Environment):
         if text not in TEXTS:
             raise ConfigError(f"alfworld-thor: text={text!r:.60}; use one of {', '.join(TEXTS)}")
         self.folder = Path(folder)
-        self.games = game_names(self.folder, GAME_FILE)
+        self.games = list(game_names(self.folder.resolve(), GAME_FILE))
         if not self.games:
             raise no_games("alfworld-thor", folder, GAME_FILE)
         self.max_turns = max_steps
@@ -72,8 +72,7 @@ class ThorALFWorld(Environment):
 
     @classmethod
     def kind(cls, metadata: Mapping[str, Any]) -> str | None:
-        """The type of the task, with which the original begins a game's name."""
-        return Path(metadata["game"]).parent.name.partition("-")[0] or None
+        return task_type(metadata)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -64,9 +64,15 @@ class Pictures:
             DataError: something that is no state.
         """
         self._shown = self._shown or Scene()
+        try:
+            found = [np.array(state, np.float64).reshape(-1) for state in states]
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"states: {states!r:.60} are no lists of numbers ({error}); collect the episode again"
+            ) from None
         pictures = []
-        for state in states:
-            self._shown.restore(np.array(state, np.float64))
+        for state in found:
+            self._shown.restore(state)
             pictures.append(self.of(self._shown))
         return np.stack(pictures)
 

@@ -123,8 +123,8 @@ class GeneratedCatalogue:
     def __init__(self, size: int = 10_000, seed: int = 0, synthetic: bool = False) -> None:
         if not 2000 <= size <= _WIDEST:
             raise ConfigError(f"webshop: products={size} must be from 2,000 to {_WIDEST:,}")
-        if seed < 0:
-            raise ConfigError(f"webshop: catalogue_seed={seed} is negative; give at least 0")
+        if not 0 <= seed < 1 << 64:
+            raise ConfigError(f"webshop: catalogue_seed={seed} must be at least 0 and below 2 ** 64")
         self.size = self.goals = size
         self.seed = seed
         self.synthetic = synthetic

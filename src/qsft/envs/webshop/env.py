@@ -185,7 +185,8 @@ class WebShop(Environment):
             if not self._playing:
                 return text
             known = read_action(f"click[{text}]", self.session, self.observation)
-            assert known is not None
+            if known is None:  # no action can say it: nothing, or several lines
+                return text
             action = Action("click" if known.argument.lower() in self.session.clickables() else "search", text)
         return action_text(action, self.observation)
 

@@ -95,7 +95,7 @@ class Analyser:
 def _load(path: Path) -> bm25s.BM25:
     try:
         return bm25s.BM25.load(path, mmap=True, show_progress=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: the search index is damaged ({error}); delete that folder, it is made anew"
         ) from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
 from qsft.envs.webshop import web
@@ -25,7 +25,7 @@ from qsft.envs.webshop.session import Action, Session, parse_action
 from qsft.envs.webshop.texts import OBSERVATIONS, action_text, read_action, written_action
 from qsft.errors import ConfigError, DataError, QSFTError
 
-#: Visits that are remembered; beyond them the oldest are forgotten.
+#: Visits that are remembered; beyond them those that nobody has looked at for the longest are forgotten.
 _VISITS = 1000
 _WALKED_THROUGH = 20  # episodes to replay whose every page is compared
 _LONGEST_FORM = 20_000  # bytes; a query of web.LONGEST_QUERY characters fits
@@ -121,6 +121,13 @@ class ShopServer(ThreadingHTTPServer):
             self.visits.popitem(last=False)
         return name
 
+    def visit(self, path: list[str]) -> Visit | None:
+        """The visit that an address names, if there is one."""
+        if len(path) != 2 or path[0] != "shop" or path[1] not in self.visits:
+            return None
+        self.visits.move_to_end(path[1])
+        return self.visits[path[1]]
+
     def act(self, visit: Visit, text: str) -> None:
         """One action of a person, written as an agent in this shop's mode would write it."""
         episode = visit.trajectory
@@ -177,11 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._show()
 
     def _show(self) -> None:
-        path = [part for part in urlsplit(self.path).path.split("/") if part]
+        path = self._parts()
         if not path:
             self._page(web.start_page(self.server.goals))
-        elif path[0] == "shop" and len(path) == 2 and path[1] in self.server.visits:
-            visit = self.server.visits[path[1]]
+        elif visit := self.server.visit(path):
             over = visit.trajectory.ended is not None and visit.score is None
             message = "Too many actions: the visit is over without a purchase. " if over else ""
             message += visit.problem
@@ -195,8 +201,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._missing()
 
+    def _parts(self) -> list[str]:
+        """Of the address's path."""
+        return [part for part in self.path.partition("?")[0].split("/") if part]
+
     def do_POST(self) -> None:
-        path = [part for part in urlsplit(self.path).path.split("/") if part]
+        path = self._parts()
         size = self.headers.get("Content-Length", "")
         if not _is_number(size) or int(size) > _LONGEST_FORM:
             if _is_number(size):  # a browser shows the answer once all that it sends is read
@@ -204,14 +214,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._missing(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
+        origin = self.headers.get("Origin")
+        if origin not in (None, f"http://{self.headers.get('Host')}"):  # a page of somebody else's in the same browser
+            self.rfile.read(int(size))
+            self._missing(HTTPStatus.FORBIDDEN)
+            return
         form = parse_qs(self.rfile.read(int(size)).decode("utf-8", "replace"), keep_blank_values=True)
         with self.server.lock:
             if path == ["start"]:
                 self._start(form.get("goal", [""])[0])
-            elif len(path) == 2 and path[0] == "shop" and path[1] in self.server.visits:
+            elif visit := self.server.visit(path):
                 query = form.get("query", [""])[0].translate(_NO_BRACKETS)  # they end an action's argument
                 action = form["action"][0] if "action" in form else f"search[{query}]"
-                self.server.act(self.server.visits[path[1]], action)
+                self.server.act(visit, action)
                 self._go(f"/shop/{path[1]}")
             else:
                 self._missing()
