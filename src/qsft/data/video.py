@@ -106,7 +106,7 @@ def _write_gif(path: Path, frames: Sequence[NDArray[np.uint8]], fps: float, last
     make_folder(path)
     # one palette for all: with one a frame, a line of a chart would change its colour from frame to frame
     some = [frames[i] for i in sorted({*range(0, len(frames), -(-len(frames) // _PALETTE_FRAMES)), len(frames) - 1})]
-    palette = Image.fromarray(np.concatenate(some)).quantize(256)
+    palette = Image.fromarray(np.concatenate(some)).quantize(256, Image.Quantize.MAXCOVERAGE)
     first, *rest = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     milliseconds = [round(1000 / fps)] * len(rest) + [round(1000 * last)]
     with replacing(path) as file:
