@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from qsft.errors import ConfigError, DataError
 
+#: more symbols are no vocabulary
+_MOST_BINS = 1_000_000
+
 
 class VectorTokens:
     """Uniform bins for each of D dimensions, and their names as symbols of a text.
@@ -38,16 +41,18 @@ class VectorTokens:
     """
 
     def __init__(self, low: ArrayLike, high: ArrayLike, bins: int | Sequence[int] = 256, prefix: str = "a") -> None:
-        self.low = np.array(low, np.float64)
-        self.high = np.array(high, np.float64)
+        try:
+            self.low, self.high = np.array(low, np.float64), np.array(high, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"bounds: {low!r:.40} and {high!r:.40} are no numbers ({error}); give [D] each") from None
         if self.low.ndim != 1 or self.low.shape != self.high.shape or not self.low.size:
             raise ConfigError(
                 f"bounds: low has shape {self.low.shape} and high {self.high.shape}; give one value a dimension"
             )
-        if not isinstance(bins, int) and len(bins) != len(self.low):
-            raise ConfigError(f"bins: {len(bins)} numbers for {len(self.low)} dimensions; give one for each")
-        if np.array(bins).dtype.kind not in "iu":
-            raise ConfigError(f"bins: {bins!r:.60}; give whole numbers")
+        if np.array(bins).dtype.kind not in "iu" or np.max(bins) > _MOST_BINS:
+            raise ConfigError(f"bins: {bins!r:.60}; give whole numbers of at most {_MOST_BINS:,}")
+        if np.ndim(bins) and np.shape(bins) != self.low.shape:
+            raise ConfigError(f"bins: {np.size(bins)} numbers for {len(self.low)} dimensions; give one for each")
         self.bins = np.broadcast_to(np.array(bins, np.int64), self.low.shape).copy()
         self.width = (self.high - self.low) / self.bins.clip(1)
         for dimension, (lower, upper, width) in enumerate(zip(self.low, self.high, self.width, strict=True)):
@@ -117,7 +122,10 @@ class VectorTokens:
         Raises:
             DataError: another number of dimensions, a value that is not finite, or (unless ``clip``) out of bounds.
         """
-        values = np.asarray(vectors, np.float64)
+        try:
+            values = np.asarray(vectors, np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"vector: {vectors!r:.60} is no vector of numbers ({error}); mend it") from None
         if not values.ndim or values.shape[-1] != self.dimensions:
             raise DataError(f"vector: shape {values.shape}; its last axis must have {self.dimensions} dimensions")
         _check_finite(values)

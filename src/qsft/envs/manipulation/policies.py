@@ -141,7 +141,7 @@ class NoisyPolicy(ScriptedPolicy):
     by a normal error, the same all episode long (``MISSES``: metres in x and y, a quarter of it in z), draws one of
     ``NOISES`` for its movements, and its gripper slips in ``SLIP`` of the steps. Having done its part it goes to a
     random place above the table or the drawer, and stays there. So it never solves a task of several stages from the
-    start; each stage alone it solves in 35% to 45% of its episodes, which is what the errors are chosen for.
+    start; each stage alone it solves in 30% to 45% of its episodes, which is what the errors are chosen for.
     """
 
     name = "noisy"
