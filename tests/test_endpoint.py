@@ -51,6 +51,29 @@ def test_bad_settings(settings: dict, message: str) -> None:
         Endpoint(**{"base_url": "http://localhost/v1", "model": "m", **settings})
 
 
+@pytest.mark.parametrize("key", ["two words", "schlüssel", "a\nb"])
+def test_a_key_that_is_none_is_not_told(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QSFT_TEST_KEY", key)
+    with pytest.raises(ConfigError, match="QSFT_TEST_KEY holds no key") as caught:
+        Endpoint("http://localhost/v1", "m", api_key_env="QSFT_TEST_KEY")
+    assert key not in str(caught.value)
+
+
+def test_a_key_with_a_line_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QSFT_TEST_KEY", "secret\r\n")
+    assert Endpoint(server.url, "m", api_key_env="QSFT_TEST_KEY").chat(PROMPT) == "Yes."
+    assert server.headers == ["Bearer secret"]
+
+
+def test_an_answer_without_a_text_is_of_that_request_alone(server: Server) -> None:
+    nothing = b'{"choices": [{"message": {"role": "assistant", "content": null, "refusal": "no"}}]}'
+    server.answer = lambda number, body: (200, nothing) if number == 1 else (200, reply("Yes."))
+    asked = Endpoint(server.url, "m")
+    with pytest.raises(RefusedRequest, match="answers without text"):
+        asked.chat(PROMPT)
+    assert asked.chat(PROMPT) == "Yes." and len(server.requests) == 2
+
+
 @pytest.mark.parametrize(
     ("asked", "waits"), [("7", [7, 7]), ("1.5", [1.5, 2]), ("9999", [60, 60]), ("Sat, 1 Jan", [1, 2])]
 )
@@ -77,7 +100,6 @@ def test_it_tries_again_and_goes_on(server: Server, pauses: list[float]) -> None
         (b"[]", "TypeError"),
         (b"{}", "KeyError: 'choices'"),
         (b'{"choices": []}', "IndexError"),
-        (reply(None), "content is NoneType, not text"),
     ],
 )
 def test_answers_that_are_none(server: Server, pauses: list[float], data: bytes, reason: str) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from qsft.errors import ConfigError
 from qsft.models.scratch import bpe_tokenizer
 from qsft.pretrain import pretrain
-from qsft.study import collect_data, run_study, symbol_tokenizer, train_run
+from qsft.study import collect_data, made_by, run_study, symbol_tokenizer, train_run
 from qsft.study_file import Study
 from qsft.training import RunSettings
 
@@ -58,6 +58,28 @@ def test_data_of_another_study_are_refused(study: Study, tmp_path: Path) -> None
     other = dataclasses.replace(study, env_options={"objects": None})
     with pytest.raises(ConfigError, match="env_options differ"):
         collect_data(other, "all", tmp_path, 0)
+
+
+def test_rows_of_other_settings_are_not_taken_for_this_studys(tmp_path: Path) -> None:
+    path, results = tmp_path / "study.yaml", tmp_path / "results.json"
+    path.write_text(STUDY.replace("name: SFT, method: sft, data: all", "name: population, method: scripted"))
+    study = Study.load(path)
+
+    def run(plan: Study) -> list:
+        return run_study(plan, tmp_path / "work", results, [0], "command", ["population"], progress=False)
+
+    assert len(run(study)) == 1 and run(study) == []
+    grid = dataclasses.replace(study, decoding={**study.decoding, "another": [{"temperature": 1}]})
+    assert run(grid) == [], "what the run does not read makes no difference"
+    for other in (
+        dataclasses.replace(study, test={"episodes": 3, "seed": 2}),
+        dataclasses.replace(study, env_options={"objects": None}),
+    ):
+        with pytest.raises(ConfigError, match=r"results.json: the row of 'population', seed 0, was made with other"):
+            run(other)
+    assert made_by(study, study.runs[1]) != made_by(
+        dataclasses.replace(study, behaviour={**study.behaviour, "learning_rate": 1.0}), study.runs[1]
+    )
 
 
 def test_runs_start_from_one_pretrained_model(study: Study, tmp_path: Path) -> None:
@@ -167,6 +189,10 @@ NASTY = {
     "a stage that is not": ("data: others,", "data: others, settings: {likelihood: {gamma: 1}},", "sft has no such stage"),
     "a start that is itself": ("data: others,", "data: others, behaviour_of: other,", "leads back to 'other'"),
     "no seed": ("select: {episodes: 2, seed: 1}", "select: {episodes: 2}", "select: seed is missing"),
+    "no episodes": ("test: {episodes: 2", "test: {episodes: 0", "test: episodes is missing, or no whole"),
+    "a negative seed": ("select: {episodes: 2, seed: 1}", "select: {episodes: 2, seed: -1}", "select: seed is mis"),
+    "options that are none": ("test: {", "test: {env_options: 5, ", "test: env_options: must hold"),
+    "a scripted policy of no name": ("name: other, method: sft", "name: populaton, method: scripted", "'populaton': is no"),
     "one seed for both": ("test: {episodes: 2, seed: 2}", "test: {episodes: 2, seed: 1}", "select and test have the same"),
     "an unknown method": ("method: sft, data: all", "method: stf, data: all", "run 'SFT': method 'stf' is unknown"),
     "unknown data": ("data: others", "data: piece", "run 'other': data 'piece' is not collected"),

@@ -165,6 +165,8 @@ def _validate(arguments: argparse.Namespace) -> None:
         from qsft.models.scratch import load_processor
 
         tokenizer = load_processor(arguments.tokenizer)
+    if arguments.json and Path(arguments.json).resolve() == Path(arguments.file).resolve():
+        raise ConfigError(f"--json {arguments.json}: is the file of episodes itself; choose another.")
     summary = summarise(arguments.file, tokenizer)
     Console().print(render(summary))
     if arguments.json:
@@ -199,9 +201,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     import time
 
     from qsft.data.trajectory import Trajectory
-    from qsft.endpoint import EndpointError
     from qsft.envs import make
     from qsft.evaluation import GAME_SCALES, evaluation_row, failed, print_table, result_row, rollout
+    from qsft.evaluation.kinds import mean_counts
 
     options = _pairs(arguments.env_option, "--env-option")
     if arguments.save_decoding and not Path(arguments.policy).is_dir():
@@ -209,19 +211,22 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     policy = player(arguments, options)
     started = time.perf_counter()
     played: list[Trajectory] = []
-    broken_off = None
+    broken_off: BaseException | None = None
     try:
         for trajectory in rollout(
             policy, lambda: make(arguments.env, **options), arguments.episodes, arguments.seed, arguments.batch_size
         ):
             played.append(trajectory)
-    except EndpointError as error:
+    except (QSFTError, KeyboardInterrupt) as error:  # what is finished is shown and kept
         if not played:
             raise
         broken_off = error
     row = evaluation_row(played, seconds=time.perf_counter() - started)
+    counts = mean_counts(arguments.env, played)
+    row |= {"env_options": options} if options else {}
+    row |= {"counts": counts} if counts else {}
     if broken_off is not None:
-        row["broken_off"] = str(broken_off)
+        row["broken_off"] = str(broken_off) or "interrupted"
     shown = result_row(
         row,
         method=row["policy"],
@@ -231,6 +236,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         seconds=row["seconds"],
     )
     print_table([shown], GAME_SCALES.get(arguments.env))
+    for name, mean in counts.items():
+        print(f"{name.replace('_', ' ')}: {mean:.2f} an episode")
     if broken := failed(played):
         reason = " ".join(str(broken[0].metadata["error"]).split())
         print(f"{len(broken)} of {len(played)} episodes failed and are not counted, the first with {reason}")

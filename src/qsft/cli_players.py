@@ -77,7 +77,9 @@ def player(
     """
     from qsft.envs import make_policy, scripted_policies
 
-    is_run = Path(arguments.policy).is_dir()
+    named = arguments.policy in ("react", "few-shot", *scripted_policies(arguments.env))
+    # a folder that happens to be called like a scripted policy, and is none of a run, is not meant
+    is_run = Path(arguments.policy, "run.json").exists() if named else Path(arguments.policy).is_dir()
     prompted = not is_run and arguments.policy in ("react", "few-shot")
     for name in _DECODING:
         if not is_run and not (prompted and name in _DECODING_OF_CHATS) and getattr(arguments, name) is not None:
@@ -207,10 +209,12 @@ def _extraction(arguments: argparse.Namespace) -> Any:
 
 
 def natural(text: str) -> int:
-    """An argument that is a whole number of at least 0."""
+    """An argument that is a whole number of at least 0, and as small as every seed has to be."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{value} is less than 0")
+    if value >= 1 << 32:
+        raise argparse.ArgumentTypeError(f"{value} is not below 2 ** 32")
     return value
 
 

@@ -16,6 +16,7 @@ import transformers
 from rich.console import Console
 
 from qsft.data.files import load_trajectories
+from qsft.data.text_files import make_folder
 from qsft.data.trajectory import Trajectory
 from qsft.envs import make
 from qsft.evaluation import (
@@ -64,7 +65,7 @@ def demo(out: Path, seed: int = 0) -> None:
     with as_file(files("qsft") / "configs" / "demo.yaml") as path:
         study = Study.load(path)
     results, precision = out / "results.json", out / "precision.json"
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(results)
     if not precision.exists():  # timed once: a demo that goes on must compute as it began
         write_json(precision, {"bf16": bfloat16_pays(), "use_cpu": not torch.cuda.is_available()})
     half = json.loads(precision.read_text(encoding="utf-8"))

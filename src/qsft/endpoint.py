@@ -71,9 +71,14 @@ class Endpoint:
         self.retries = retries
         self._headers = {"Content-Type": "application/json"}
         if api_key_env is not None:
-            if not os.environ.get(api_key_env):
+            key = os.environ.get(api_key_env, "").strip()
+            if not key:
                 raise ConfigError(f"endpoint: environment variable {api_key_env} is not set; put the key there")
-            self._headers["Authorization"] = f"Bearer {os.environ[api_key_env]}"
+            if not (key.isascii() and key.isprintable() and " " not in key):  # and no later error may quote it
+                raise ConfigError(
+                    f"endpoint: environment variable {api_key_env} holds no key: it has spaces in it, or other marks"
+                )
+            self._headers["Authorization"] = f"Bearer {key}"
         self._down = ""  # the reason
         self._down_until = 0.0
 
@@ -97,6 +102,10 @@ class Endpoint:
                 wait = 0.0
                 try:
                     reply = json.loads(self._answer(data))["choices"][0]["message"]["content"]
+                    if reply is None:  # it answers, with something else than a text
+                        raise RefusedRequest(
+                            f"{self.url} answers without text: {self.model!r} refuses, or thinks for longer than max_tokens"
+                        )
                     if not isinstance(reply, str):
                         raise TypeError(f"content is {type(reply).__name__}, not text")
                     return reply

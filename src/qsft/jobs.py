@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from qsft.data.text_files import make_folder
 from qsft.errors import QSFTError
 
 _POLL_SECONDS = 1.0
@@ -111,7 +112,7 @@ def last_line(log: Path) -> str:
 
 
 def _begun(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    job.log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(job.log)
     with job.log.open("ab") as log:
         return subprocess.Popen(job.command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 

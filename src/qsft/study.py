@@ -7,6 +7,7 @@ skipped, so a table fills up over many sittings.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 
-from qsft.data.text_files import write_text
+from qsft.data.text_files import make_folder, write_text
 from qsft.data.trajectory import Trajectory
 from qsft.envs import make, make_policy, symbols
 from qsft.envs.collect import collect_to_file, source_of
@@ -35,7 +36,7 @@ from qsft.evaluation import (
     row_key,
     select_and_evaluate,
 )
-from qsft.evaluation.kinds import rows_by_kind
+from qsft.evaluation.kinds import mean_counts, rows_by_kind
 from qsft.evaluation.results import RowKey
 from qsft.models.robot_processor import robot_processor
 from qsft.models.scratch import llava_processor, word_level_tokenizer
@@ -89,7 +90,9 @@ def run_study(
     """
     finished = []
     file = ResultsFile(results)
-    for seed, run in wanted_runs(study, seeds, only):
+    wanted = wanted_runs(study, seeds, only)
+    _check_rows(study, file, wanted, chat)
+    for seed, run in wanted:
         if file.has(key_of(study, run, seed)):
             continue
         if run.method in PROMPTED and chat is None:
@@ -99,7 +102,8 @@ def run_study(
             done = _untrained(study, run, work, seed, command, progress, chat)
         else:
             done = _trained(study, run, work, seed, command, progress)
-        done.row = dataclasses.replace(done.row, env=study.row_env)
+        extra = {**done.row.extra, "study": made_by(study, run, chat)}
+        done.row = dataclasses.replace(done.row, env=study.row_env, extra=extra)
         file.add(done.row)
         finished.append(done)
     return finished
@@ -123,6 +127,41 @@ def wanted_runs(study: Study, seeds: Iterable[int], only: Iterable[str] = ()) ->
 def key_of(study: Study, run: StudyRun, seed: int) -> RowKey:
     """What the run's row is found by."""
     return row_key(study.row_env, row_method(run), run.name, seed)
+
+
+def made_by(study: Study, run: StudyRun, chat: Chat | None = None) -> str:
+    """A hash of all settings that decide what a run's row says, so that another study's row is not taken for it."""
+    runs = [run]
+    while (origin := runs[-1].behaviour_of or runs[-1].policy_of) is not None:
+        runs.append(study.run_named(origin, "run"))
+    shared = {
+        f.name: getattr(study, f.name)
+        for f in dataclasses.fields(study)
+        if f.name not in ("runs", "collect", "decoding", "table")
+    }
+    settings = {
+        **shared,
+        "runs": [dataclasses.asdict(each) for each in runs],
+        "collect": [study.collect.get(each.data) for each in runs],
+        "decoding": study.decoding.get(run.decoding),
+        "chat": chat.name if chat and run.method in PROMPTED else None,
+    }
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _check_rows(study: Study, file: ResultsFile, wanted: Iterable[tuple[int, StudyRun]], chat: Chat | None) -> None:
+    """Raises ConfigError where a row that a run would be skipped for was made with other settings."""
+    noted = {row.key: row.extra["study"] for row in file.rows() if "study" in row.extra}
+    for seed, run in wanted:
+        found = noted.get(key_of(study, run, seed))
+        if run.method in PROMPTED and chat is None:
+            continue
+        if found not in (None, made_by(study, run, chat)):
+            raise ConfigError(
+                f"{file.path}: the row of {run.name!r}, seed {seed}, was made with other settings, or by another study; "
+                "give another --results and --work, or take its line out to make it again."
+            )
 
 
 def _untrained_policy(study: Study, run: StudyRun, work: Path, seed: int, chat: Chat | None) -> Policy:
@@ -162,8 +201,9 @@ def _untrained(
 
 
 def _kinds(study: Study, played: Iterable[Trajectory]) -> dict[str, Any]:
-    rows = rows_by_kind(study.env, played)
-    return {"kinds": rows} if rows else {}
+    played = list(played)
+    found = {"kinds": rows_by_kind(study.env, played), "counts": mean_counts(study.env, played)}
+    return {name: value for name, value in found.items() if value}
 
 
 def _test(study: Study, seed: int) -> dict[str, int]:
@@ -279,7 +319,7 @@ def collect_data(study: Study, name: str, work: Path, seed: int) -> Path:
     if path.exists():
         _check_collection(path, source_of(environment_class(study.env).name, plan["policy"], first, options), plan)
     else:
-        work.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         collect_to_file(study.env, plan["policy"], int(plan["episodes"]), path, first, options)
     return path
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qsft.envs.registry import environment_class
+from qsft.envs.registry import environment_class, scripted_policies
 from qsft.errors import ConfigError
 from qsft.policies.decoding import extraction, sampling
 from qsft.policies.load import EXTRACTIONS_OF
@@ -135,9 +135,12 @@ class Study:
             if value and environment_class(self.env).legal_actions is None:
                 raise ConfigError(f"{where}: {name}only_legal: the texts of {self.env} do not tell what is legal.")
         for name in ("select", "test"):
-            for key in ("episodes", "seed"):
-                if not isinstance(getattr(self, name).get(key), int):
-                    raise ConfigError(f"{where}: {name}: {key} is missing, or no whole number.")
+            for key, least in (("episodes", 1), ("seed", 0)):
+                value = getattr(self, name).get(key)
+                if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                    raise ConfigError(f"{where}: {name}: {key} is missing, or no whole number of at least {least}.")
+            if not isinstance(getattr(self, name).get("env_options", {}), dict):
+                raise ConfigError(f"{where}: {name}: env_options: must hold NAME: VALUE pairs.")
             _check_names(getattr(self, name), _EPISODES, f"{where}: {name}")
         if self.select["seed"] == self.test["seed"]:
             raise ConfigError(
@@ -199,6 +202,8 @@ class Study:
             shots = run.settings.get("shots", 0)
             if isinstance(shots, bool) or not isinstance(shots, int) or shots < 0:
                 raise ConfigError(f"{where}: settings: shots: {shots!r:.40} must be a whole number of at least 0.")
+            if run.method == "scripted" and run.name not in (known := scripted_policies(self.env)):
+                raise ConfigError(f"{where}: is no scripted policy of {self.env}; there are {', '.join(known)}.")
             return
         if run.decoding not in self.decoding:
             raise ConfigError(f"{where}: decoding grid {run.decoding!r} is not in the study.")

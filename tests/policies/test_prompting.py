@@ -16,10 +16,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from qsft.data import Trajectory, Turn, write_trajectories
 from qsft.data.pictures import png
 from qsft.data.thoughts import split_thought, with_thought
-from qsft.endpoint import Endpoint, EndpointError
+from qsft.endpoint import Endpoint, EndpointError, RefusedRequest
 from qsft.envs import make
 from qsft.errors import ConfigError, DataError, UnansweredTurns
 from qsft.evaluation import rollout
+from qsft.models.states import max_positions
 from qsft.policies import Policy
 from qsft.policies.chats import EndpointChat, LocalChat
 from qsft.policies.prompting import PromptingPolicy, best_examples
@@ -337,11 +338,21 @@ class TestLocal:
         assert PromptingPolicy("few-shot", chat).act([START])
 
     def test_a_conversation_that_it_has_no_room_for(self, folder):
-        chat = LocalChat(str(folder), max_tokens=10**7)
-        with pytest.raises(
-            ConfigError, match=r"a conversation of \d+ tokens and 10000000 of the answer are more than its"
-        ):
-            chat([[{"role": "user", "content": "the cat"}]], 0)
+        chat = LocalChat(str(folder), max_tokens=8)
+        most = max_positions(chat.model)
+        short, long = ([{"role": "user", "content": "the cat " * count}] for count in (1, most))
+        alone = chat([short], 0)
+        first, second, third = chat([short, long, short], 0)
+        assert first == third == alone[0] and isinstance(second, RefusedRequest)
+        assert "tokens and 8 of the answer are more than its" in str(second)
+        assert all(isinstance(answer, RefusedRequest) for answer in chat([long], 0))
+
+    @pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
+    def test_a_temperature_that_is_none(self, folder, temperature):
+        with pytest.raises(ConfigError, match="temperature: .* must be finite and not negative"):
+            LocalChat(str(folder), temperature=temperature)
+        with pytest.raises(ConfigError, match="temperature: .* must be finite and not negative"):
+            EndpointChat(Endpoint("http://localhost/v1", "m"), temperature)
 
     def test_sampling_repeats_with_a_seed(self, folder):
         chat = LocalChat(str(folder), temperature=2.0, max_tokens=8)

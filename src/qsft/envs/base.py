@@ -109,6 +109,11 @@ class Environment(gymnasium.Env):
         """The kind of an episode, from its metadata, for tables that tell kinds apart; ``None``: there is one kind."""
         return None
 
+    @classmethod
+    def counts(cls, episode: Trajectory) -> Mapping[str, float]:
+        """What is worth knowing of an episode beside its return, by name, for evaluations to average; usually nothing."""
+        return {}
+
     def symbols(self, whole_actions: bool = False) -> list[str]:
         """All symbols of the texts, from which a word-level tokenizer can be built.
 

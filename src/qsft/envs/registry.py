@@ -126,7 +126,7 @@ def _load(target: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except ConfigError:  # a missing extra, which says itself what to install
         raise
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"cannot import {target!r} ({error}); is its package installed and on the path?") from error
 
 

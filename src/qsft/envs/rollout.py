@@ -12,6 +12,7 @@ import numpy as np
 
 from qsft.data.pictures import png
 from qsft.data.trajectory import AGENT_ROLE, Trajectory, Turn
+from qsft.endpoint import EndpointError, RefusedRequest
 from qsft.envs.base import EpisodeError
 from qsft.errors import ConfigError, UnansweredTurns
 
@@ -166,6 +167,8 @@ def _reset(
     except ConfigError:
         raise
     except Exception as error:
+        if _of_all(error):
+            raise
         _broken(game, error, on_error)
     else:
         _observe(game, observation)
@@ -201,6 +204,8 @@ def _step(game: Game, action: str, on_error: Callable[[Game, Exception], None] |
         if not math.isfinite(reward):
             raise ValueError(f"reward {reward} is not finite")
     except Exception as error:
+        if _of_all(error):
+            raise
         # the turn that broke the environment stays visible, without a reward
         game.trajectory.turns.append(Turn(AGENT_ROLE, action))
         _broken(game, error, on_error)
@@ -215,6 +220,11 @@ def _step(game: Game, action: str, on_error: Callable[[Game, Exception], None] |
         unsound = {"unstable": True} if info.get("unstable") else {}  # a simulation that broke down
         game.trajectory.metadata = {**pinned, **unsound, "success": bool(info["success"])}
         game.over = True
+
+
+def _of_all(error: Exception) -> bool:
+    """Whether it would meet every other episode too: an endpoint that answers an environment's questions is down."""
+    return isinstance(error, EndpointError) and not isinstance(error, RefusedRequest)
 
 
 def _observe(game: Game, observation: Any) -> None:

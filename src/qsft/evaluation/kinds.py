@@ -1,4 +1,4 @@
-"""The rows of an evaluation by kind of episode, such as ALFWorld's types of tasks."""
+"""What an environment tells of an evaluation's episodes: rows by kind, such as ALFWorld's types of tasks, and counts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from typing import Any
 from qsft.data.trajectory import Trajectory
 from qsft.envs.registry import environment_class
 from qsft.evaluation.results import evaluation_row
+
+
+def mean_counts(env_name: str, trajectories: Iterable[Trajectory]) -> dict[str, float]:
+    """Means of what the environment counts in an episode, such as illegal moves; empty where it counts nothing.
+
+    Args:
+        env_name, trajectories: as for :func:`rows_by_kind`.
+    """
+    count = environment_class(env_name).counts
+    counted = [count(each) for each in trajectories if "error" not in each.metadata]
+    names = counted[0] if counted else {}
+    return {name: sum(each[name] for each in counted) / len(counted) for name in names}
+
 
 _KEPT = ("episodes", "return_mean", "return_ci95", "success_rate", "success_ci95")
 

@@ -104,7 +104,7 @@ def _in_order(
                 while next_out in finished:
                     yield finished.pop(next_out)
                     next_out += 1
-        except Exception:
+        except (Exception, KeyboardInterrupt):
             yield from (finished.pop(number) for number in sorted(finished))
             raise
         finally:

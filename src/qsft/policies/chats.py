@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from base64 import b64encode
@@ -55,6 +56,7 @@ class EndpointChat:
     """
 
     def __init__(self, endpoint: Endpoint, temperature: float = 0.0, max_tokens: int = 512, parallel: int = 8) -> None:
+        _check_temperature(temperature)
         self.name = endpoint.model
         self.endpoint = endpoint
         self.settings = {"temperature": temperature, "max_tokens": max_tokens}
@@ -100,6 +102,11 @@ class EndpointChat:
         return [answers[place] for place in range(len(conversations))]
 
 
+def _check_temperature(temperature: float) -> None:
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"temperature: {temperature} must be finite and not negative; 0 is greedy.")
+
+
 class LocalChat:
     """Answers of a Hugging Face chat model in this process.
 
@@ -118,6 +125,7 @@ class LocalChat:
         from qsft.models.policy_model import load_causal_lm
         from qsft.models.scratch import load_tokenizer
 
+        _check_temperature(temperature)
         self.name = path
         self.tokenizer = load_tokenizer(path)
         if self.tokenizer.chat_template is None:
@@ -129,11 +137,11 @@ class LocalChat:
         self.temperature = temperature
         self.max_tokens = max_tokens
 
-    def __call__(self, conversations: Sequence[Messages], seed: int) -> list[str]:
-        """Answers in order.
+    def __call__(self, conversations: Sequence[Messages], seed: int) -> list[str | RefusedRequest]:
+        """Answers in order; an error in place of one to a conversation that the model has no room for.
 
         Raises:
-            ConfigError: a message with pictures, or a conversation that the model has no room for.
+            ConfigError: a message with pictures.
         """
         import torch
 
@@ -145,12 +153,19 @@ class LocalChat:
         inputs = self.tokenizer.apply_chat_template(
             list(conversations), add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         ).to(self.model.device)
-        length, most = inputs["input_ids"].shape[1], max_positions(self.model)
-        if most is not None and length + self.max_tokens > most:
-            raise ConfigError(
+        lengths, most = inputs["attention_mask"].sum(dim=1).tolist(), max_positions(self.model)
+        answers: list[str | RefusedRequest] = [
+            RefusedRequest(
                 f"{self.name}: a conversation of {length} tokens and {self.max_tokens} of the answer are more than its "
                 f"{most} positions; give fewer --shots, shorter --instructions, a smaller --max-tokens, or another model"
             )
+            for length in lengths
+        ]
+        fits = [place for place, length in enumerate(lengths) if most is None or length + self.max_tokens <= most]
+        if not fits:
+            return answers
+        width = max(lengths[place] for place in fits)
+        inputs = {name: values[fits][:, -width:] for name, values in inputs.items()}
         sampling: dict[str, Any] = {"do_sample": False}
         if self.temperature > 0:
             sampling = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
@@ -159,5 +174,7 @@ class LocalChat:
             output = self.model.generate(
                 **inputs, max_new_tokens=self.max_tokens, pad_token_id=self.tokenizer.pad_token_id, **sampling
             )
-        replies = output[:, inputs["input_ids"].shape[1] :]
-        return list(self.tokenizer.batch_decode(replies, skip_special_tokens=True))
+        replies = self.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+        for place, reply in zip(fits, replies, strict=True):
+            answers[place] = reply
+        return answers

@@ -348,16 +348,18 @@ class ModelPolicy:
     def _prompt(self, history: Trajectory, longest: int | None = None) -> Prompt:
         """The history, cut where a reply of ``longest`` tokens would not fit; ``None``: as long as the data's longest."""
         prompt = self.tokenizer.read(history, longest or self.max_new_tokens, self.target_return)
-        unknown = prompt.input_ids.count(self.tokenizer.unknown_id)  # type: ignore[arg-type]
-        if unknown and not self._warned_of_unknown:
-            self._warned_of_unknown = True
-            logger.warning(
-                "%s: %d of the %d tokens that it is shown are unknown to its tokenizer; it was trained on other texts, "
-                "perhaps of an environment with other options.",
-                self.name,
-                unknown,
-                len(prompt.input_ids),
-            )
+        if self.tokenizer.unknown_id in prompt.input_ids and not self._warned_of_unknown:
+            told = [turn.text for turn in history.turns if not turn.is_agent]  # it may say unknown tokens itself
+            ids = self.tokenizer.tokenizer(told, add_special_tokens=False)["input_ids"]
+            if unknown := sum(text.count(self.tokenizer.unknown_id) for text in ids):
+                self._warned_of_unknown = True
+                logger.warning(
+                    "%s: %d of the %d tokens that it is shown are unknown to its tokenizer; it was trained on other texts, "
+                    "perhaps of an environment with other options.",
+                    self.name,
+                    unknown,
+                    sum(map(len, ids)),
+                )
         return prompt
 
     def _room(self, prompt: Prompt, longest: int) -> int:

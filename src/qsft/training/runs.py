@@ -96,6 +96,8 @@ class RunSettings:
             value = getattr(self, name)
             if not isinstance(value, kind) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name}: {value!r} must be a number of at least {least}.")
+        if self.seed >= 1 << 32:
+            raise ConfigError(f"seed: {self.seed} must be below 2 ** 32, as NumPy's are.")
         try:
             self.data = os.fspath(self.data)
         except TypeError:

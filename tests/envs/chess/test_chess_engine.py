@@ -262,6 +262,7 @@ def test_the_elo_limited_opponent(stockfish: str) -> None:
         env.step(move)
     assert len(env.step("illegal\n")[4]["replies"]) == 3
     assert env._opponent.engine.options["UCI_Elo"] == 1500
+    assert env._opponent.engine.options["UCI_LimitStrength"] == "true"
 
 
 def test_a_collection_against_it_is_continued_though_it_does_not_repeat_itself(stockfish: str, tmp_path: Path) -> None:

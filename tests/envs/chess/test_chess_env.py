@@ -22,6 +22,7 @@ from qsft.envs.chess.engine import ENVIRONMENT_VARIABLE
 from qsft.envs.chess.texts import action_text, last_position, legal_actions, observation_text, parse_observation
 from qsft.envs.rollout import rollout
 from qsft.errors import ConfigError, DataError
+from qsft.evaluation.kinds import mean_counts
 
 GOLDEN = Path(__file__).parents[3] / "../shared/golden/chess.jsonl"
 START = (
@@ -415,6 +416,9 @@ def test_counting_illegal_moves() -> None:
         game.turns += [Turn(AGENT_ROLE, action_text(move), reward), Turn("user", observation)]
     assert game.rewards == [-1.0, 0.0, -1.0, -1.0], "the last is the mate"
     assert illegal_moves(game) == 2
+    other = Trajectory(game.turns[:3], metadata={})
+    assert mean_counts("endgames", [game, other]) == {"illegal_moves": 1.5}
+    assert mean_counts("wordle", [game]) == mean_counts("chess", []) == {}
 
 
 def test_for_the_eye_and_the_keyboard() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
+from qsft.endpoint import EndpointError
 from qsft.envs import make
 from qsft.envs.twenty_questions import Endpoint, OracleError
 from qsft.evaluation.rollout import failed, rollout
@@ -32,9 +35,12 @@ def test_a_game_against_a_served_model(server: Server, monkeypatch: pytest.Monke
 
 def test_a_silent_oracle_says_so(server: Server, pauses: list[float]) -> None:
     server.answer = lambda number, body: (503, b"")
-    with pytest.raises(OracleError, match=r"oracle: http.*gives no answer \(HTTP 503"):
+    with pytest.raises(EndpointError, match=r"http.*gives no answer \(HTTP 503"):
         Endpoint(base_url=server.url, model="m", retries=1)("prompt")
     assert len(server.requests) == 2
+    server.answer = lambda number, body: (400, b"")
+    with pytest.raises(OracleError, match=r"oracle: http.*refuses this request"):
+        Endpoint(base_url=server.url, model="m")("prompt")
 
 
 def test_an_evaluation_with_a_dead_endpoint_ends_and_keeps_what_it_has(server: Server, pauses: list[float]) -> None:
@@ -50,12 +56,15 @@ def test_an_evaluation_with_a_dead_endpoint_ends_and_keeps_what_it_has(server: S
     limit = 40
     server.answer = lambda number, body: (200, reply("No.")) if number <= limit else (503, b"")
     options = {"base_url": server.url, "model": "dies"}
-    played = list(
-        rollout(Asker(), lambda: make("twenty-questions", oracle=options), 6, 0, batch_size=1, progress=False)
-    )
-    assert len(played) == 6
-    broken = failed(played)
-    assert 0 < len(broken) < 6
-    assert all("gives no answer" in game.metadata["error"] for game in broken)
-    assert all(game.total_return == -20 for game in played if game not in broken)
+    games = rollout(Asker(), lambda: make("twenty-questions", oracle=options), 6, 0, batch_size=1, progress=False)
+    played = []
+
+    def keep(games: Iterable) -> None:
+        for game in games:
+            played.append(game)
+
+    with pytest.raises(EndpointError, match="gives no answer"):
+        keep(games)
+    assert 0 < len(played) < 6 and not failed(played)
+    assert all(game.total_return == -20 for game in played)
     assert len(server.requests) == limit + 5, "one round of retries, not one for each episode"

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import chess
 import gymnasium
 
+from qsft.data.trajectory import Trajectory
 from qsft.envs.base import BlockPlayer, Environment, EpisodeError
 from qsft.envs.chess.engine import EngineError, EngineSettings
 from qsft.envs.chess.opponents import make_opponent
-from qsft.envs.chess.texts import OBSERVATIONS, action_text, legal_actions, observation_text, parse_action, symbols
+from qsft.envs.chess.texts import (
+    OBSERVATIONS,
+    action_text,
+    illegal_moves,
+    legal_actions,
+    observation_text,
+    parse_action,
+    symbols,
+)
 from qsft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -103,6 +113,10 @@ class Chess(Environment):
         # What is said in earnest; step() takes any other text too, as an illegal move.
         self.action_space = gymnasium.spaces.Text(max_length=20, charset=_CHARACTERS)
         self.observation_space = gymnasium.spaces.Text(max_length=200, charset=_CHARACTERS)
+
+    @classmethod
+    def counts(cls, episode: Trajectory) -> Mapping[str, float]:
+        return {"illegal_moves": illegal_moves(episode)}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Starts a game.

@@ -80,9 +80,10 @@ class Endpoint:
         """The reply.
 
         Raises:
-            OracleError: the endpoint is down, slow, refuses, or answers with something else.
+            OracleError: the endpoint refuses this prompt.
+            EndpointError: it is down or slow, or answers with something else: no other episode would fare better.
         """
         try:
             return self.endpoint.chat([{"role": "user", "content": prompt}], max_tokens=8, temperature=0)
-        except endpoint.EndpointError as error:
+        except endpoint.RefusedRequest as error:
             raise OracleError(f"oracle: {error}") from error
