@@ -128,4 +128,4 @@ def test_a_study_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "maze.yaml").write_text(MAZE.replace("seed: 2}", "seed: 2, env_options: {size: 3}}"))
     assert main(["reproduce", "maze.yaml", "--seeds", "0", "--jobs", "2"]) == 2
     told = " ".join(capfd.readouterr().err.split())
-    assert "1 of 1 jobs failed, the first maze, seed 0" in told and "maze has no option 'size'" in told
+    assert "1 of 1 jobs failed, the first maze, seed 0" in told and "environment 'maze' has no option 'size'" in told
