@@ -77,10 +77,11 @@ def player(
     """
     from qsft.envs import make_policy, scripted_policies
 
-    named = arguments.policy in ("react", "few-shot", *scripted_policies(arguments.env))
+    chats, scripted = ("react", "few-shot"), scripted_policies(arguments.env)
+    named = arguments.policy in (*chats, *scripted)
     # a folder that happens to be called like a scripted policy, and is none of a run, is not meant
     is_run = Path(arguments.policy, "run.json").exists() if named else Path(arguments.policy).is_dir()
-    prompted = not is_run and arguments.policy in ("react", "few-shot")
+    prompted = not is_run and arguments.policy in chats
     for name in _DECODING:
         if not is_run and not (prompted and name in _DECODING_OF_CHATS) and getattr(arguments, name) is not None:
             raise ConfigError(f"--{name.replace('_', '-')}: {arguments.policy!r} is not the folder of a run.")
@@ -104,10 +105,10 @@ def player(
             seed=arguments.seed,
             **({} if device == "cpu" else {"device_map": device}),
         )
-    if arguments.policy not in scripted_policies(arguments.env):
+    if arguments.policy not in scripted:
         raise ConfigError(
             f"{arguments.policy!r} is neither the folder of a run nor a scripted policy of {arguments.env} "
-            f"({', '.join(scripted_policies(arguments.env))})."
+            f"({', '.join(scripted)})."
         )
     return make_policy(arguments.env, arguments.policy, env_options=options, seed=arguments.seed)
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -195,13 +195,13 @@ def _untrained(
         config=run.name,
         command=command,
         seconds=seconds,
-        extra={**_kinds(study, played), **({"model": chat.name} if chat and run.method in PROMPTED else {})},
+        extra={**_of_environment(study, played), **({"model": chat.name} if chat and run.method in PROMPTED else {})},
     )
     return Finished(row, None, None)
 
 
-def _kinds(study: Study, played: Iterable[Trajectory]) -> dict[str, Any]:
-    played = list(played)
+def _of_environment(study: Study, played: Sequence[Trajectory]) -> dict[str, Any]:
+    """What the environment tells of the test episodes, for a row's ``extra``."""
     found = {"kinds": rows_by_kind(study.env, played), "counts": mean_counts(study.env, played)}
     return {name: value for name, value in found.items() if value}
 
@@ -223,7 +223,7 @@ def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, p
         **({"env_options": run.env_options} if run.env_options else {}),
         **({"only_legal": True} if is_only_legal(study, run) else {}),
         "last_log": _last_log(log),
-        **_kinds(study, grid.trajectories),
+        **_of_environment(study, grid.trajectories),
     }
     total = seconds + time.perf_counter() - started
     row = result_row(

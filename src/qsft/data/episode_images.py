@@ -36,6 +36,11 @@ class ImageFolder:
     def __enter__(self) -> ImageFolder:
         return self
 
+    def check_free(self) -> None:
+        """Raises DataError where the folder is there already."""
+        if self.folder.exists():
+            raise DataError(f"{self.folder}: exists already; delete it or choose another file")
+
     def save(self, picture: NDArray[np.uint8], name: str, where: str) -> str:
         """Saves a picture, as PNG.
 
@@ -52,8 +57,8 @@ class ImageFolder:
                 f"{where}: a picture of shape {picture.shape} and type {picture.dtype}; it must be "
                 "[height, width, 3] or [height, width], uint8"
             )
-        if not self._begun and self.folder.exists():
-            raise DataError(f"{self.folder}: exists already; delete it or choose another file")
+        if not self._begun:
+            self.check_free()
         self._begun = True
         path = self._gathered / name
         image = pillow().fromarray(picture.squeeze(2) if picture.shape[2:] == (1,) else picture)

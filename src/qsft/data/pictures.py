@@ -35,7 +35,7 @@ def picture_size(picture: str | bytes) -> tuple[int, int]:
 
     def size(opened: Image) -> tuple[int, int]:
         # of a TIFF Pillow tells the size of the upright picture
-        turned = opened.format not in ("PNG", "TIFF") and opened.getexif().get(_ORIENTATION, 1) >= 5
+        turned = _tells_orientation(opened) and opened.format != "TIFF" and opened.getexif().get(_ORIENTATION, 1) >= 5
         return (opened.width, opened.height) if turned else (opened.height, opened.width)
 
     return _of_opened(picture, size)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from qsft.data.action_tokens import VectorTokens
 from qsft.data.episode_images import ImageFolder
 from qsft.data.files import write_trajectories
-from qsft.data.pictures import picture_folder
 from qsft.data.progress import RowProgress
 from qsft.data.trajectory import AGENT_ROLE, Ended, Trajectory, Turn
 from qsft.data.vector_metadata import describe, vector_tokens
@@ -162,8 +161,9 @@ def convert(
         raise DataError(f"{out}: cannot write format {out.suffix or '(no extension)'}; use .jsonl or .parquet")
     if not len(source.observation.names) and not chosen:
         raise ConfigError(f"{out}: there is nothing to see, neither numbers nor pictures; choose a camera")
-    if chosen and picture_folder(out).exists():
-        raise DataError(f"{picture_folder(out)}: exists already; delete it or choose another file")
+    pictures = ImageFolder(out, image_size)
+    if chosen:
+        pictures.check_free()
     actions, observations = _Range(source.action), _Range(source.observation)
     with RowProgress(f"Checking what becomes {out.name}", source.fraction) as progress:
         for episode in source.episodes([]):
@@ -184,7 +184,7 @@ def convert(
             "observation": describe(observation_tokens, source.observation.names, source.observation.values > 0),
             "cameras": list(chosen),
         }
-    with RowProgress(f"Writing {out.name}", source.fraction) as progress, ImageFolder(out, image_size) as folder:
+    with RowProgress(f"Writing {out.name}", source.fraction) as progress, pictures as folder:
 
         def trajectories() -> Iterator[Trajectory]:
             for number, episode in enumerate(source.episodes(chosen)):

@@ -167,8 +167,6 @@ def _reset(
     except ConfigError:
         raise
     except Exception as error:
-        if _of_all(error):
-            raise
         _broken(game, error, on_error)
     else:
         _observe(game, observation)
@@ -204,8 +202,6 @@ def _step(game: Game, action: str, on_error: Callable[[Game, Exception], None] |
         if not math.isfinite(reward):
             raise ValueError(f"reward {reward} is not finite")
     except Exception as error:
-        if _of_all(error):
-            raise
         # the turn that broke the environment stays visible, without a reward
         game.trajectory.turns.append(Turn(AGENT_ROLE, action))
         _broken(game, error, on_error)
@@ -235,7 +231,7 @@ def _observe(game: Game, observation: Any) -> None:
 
 
 def _broken(game: Game, error: Exception, on_error: Callable[[Game, Exception], None] | None) -> None:
-    if on_error is None:
+    if on_error is None or _of_all(error):
         raise error
     on_error(game, error)
     game.env, game.over = None, True

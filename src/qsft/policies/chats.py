@@ -154,16 +154,17 @@ class LocalChat:
             list(conversations), add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         ).to(self.model.device)
         lengths, most = inputs["attention_mask"].sum(dim=1).tolist(), max_positions(self.model)
-        answers: list[str | RefusedRequest] = [
-            RefusedRequest(
+        answers: dict[int, str | RefusedRequest] = {
+            place: RefusedRequest(
                 f"{self.name}: a conversation of {length} tokens and {self.max_tokens} of the answer are more than its "
                 f"{most} positions; give fewer --shots, shorter --instructions, a smaller --max-tokens, or another model"
             )
-            for length in lengths
-        ]
-        fits = [place for place, length in enumerate(lengths) if most is None or length + self.max_tokens <= most]
+            for place, length in enumerate(lengths)
+            if most is not None and length + self.max_tokens > most
+        }
+        fits = [place for place in range(len(lengths)) if place not in answers]
         if not fits:
-            return answers
+            return list(answers.values())
         width = max(lengths[place] for place in fits)
         inputs = {name: values[fits][:, -width:] for name, values in inputs.items()}
         sampling: dict[str, Any] = {"do_sample": False}
@@ -175,6 +176,5 @@ class LocalChat:
                 **inputs, max_new_tokens=self.max_tokens, pad_token_id=self.tokenizer.pad_token_id, **sampling
             )
         replies = self.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
-        for place, reply in zip(fits, replies, strict=True):
-            answers[place] = reply
-        return answers
+        answers.update(zip(fits, replies, strict=True))
+        return [answers[place] for place in range(len(lengths))]

@@ -348,7 +348,7 @@ class ModelPolicy:
     def _prompt(self, history: Trajectory, longest: int | None = None) -> Prompt:
         """The history, cut where a reply of ``longest`` tokens would not fit; ``None``: as long as the data's longest."""
         prompt = self.tokenizer.read(history, longest or self.max_new_tokens, self.target_return)
-        if self.tokenizer.unknown_id in prompt.input_ids and not self._warned_of_unknown:
+        if not self._warned_of_unknown and self.tokenizer.unknown_id in prompt.input_ids:
             told = [turn.text for turn in history.turns if not turn.is_agent]  # it may say unknown tokens itself
             ids = self.tokenizer.tokenizer(told, add_special_tokens=False)["input_ids"]
             if unknown := sum(text.count(self.tokenizer.unknown_id) for text in ids):
