@@ -1,6 +1,7 @@
 """The command line: every verb answers, and a mistake is one line and status 2."""
 
 import json
+import re
 
 import pytest
 
@@ -68,6 +69,41 @@ def test_a_folder_in_the_place_of_a_file(place, capsys, tmp_path, monkeypatch):
     assert main(["evaluate", "random", "--env", "wordle", "--episodes", "1", "--json", place]) == 2
     assert f"qsft: {place}: is a folder; give the name of a file" in capsys.readouterr().err.splitlines()
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("place", ["folder", "file/row.json"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "random", "--env", "wordle", "--json"],
+        ["validate", "games.jsonl", "--json"],
+        ["reproduce", "study.yaml", "--results"],
+    ],
+)
+def test_a_place_for_results_is_looked_at_before_the_work(command, place, capsys, tmp_path, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("the work has begun")
+
+    for worker in ("qsft.cli.player", "qsft.data.summarise", "qsft.study._untrained"):
+        monkeypatch.setattr(worker, work)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "study.yaml").write_text(STUDY)
+    assert main([*command, place]) == 2
+    assert re.search(
+        r"is a folder; give the name of a file|cannot be made|cannot be (read|written)", capsys.readouterr().err
+    )
+
+
+STUDY = """
+env: wordle
+collect: {}
+decoding: {}
+select: {episodes: 1, seed: 0}
+test: {episodes: 1, seed: 1}
+runs: [{name: random, method: scripted}]
+"""
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,7 @@ def _validate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from qsft.data import render, summarise
+    from qsft.data.text_files import check_place
 
     tokenizer = None
     if arguments.tokenizer:
@@ -167,6 +168,8 @@ def _validate(arguments: argparse.Namespace) -> None:
         tokenizer = load_processor(arguments.tokenizer)
     if arguments.json and Path(arguments.json).resolve() == Path(arguments.file).resolve():
         raise ConfigError(f"--json {arguments.json}: is the file of episodes itself; choose another.")
+    if arguments.json:
+        check_place(arguments.json)
     summary = summarise(arguments.file, tokenizer)
     Console().print(render(summary))
     if arguments.json:
@@ -200,6 +203,7 @@ def _train(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     import time
 
+    from qsft.data.text_files import check_place
     from qsft.data.trajectory import Trajectory
     from qsft.envs import make
     from qsft.evaluation import GAME_SCALES, evaluation_row, failed, print_table, result_row, rollout
@@ -208,6 +212,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     options = _pairs(arguments.env_option, "--env-option")
     if arguments.save_decoding and not Path(arguments.policy).is_dir():
         raise ConfigError(f"--save-decoding: {arguments.policy!r} is not the folder of a run.")
+    if arguments.json:
+        check_place(arguments.json)
     policy = player(arguments, options)
     started = time.perf_counter()
     played: list[Trajectory] = []

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from qsft.data.text_files import make_folder, write_text
+from qsft.data.text_files import check_place, make_folder, write_text
 from qsft.data.trajectory import Trajectory
 from qsft.envs import make, make_policy, symbols
 from qsft.envs.collect import collect_to_file, source_of
@@ -92,6 +92,7 @@ def run_study(
     file = ResultsFile(results)
     wanted = wanted_runs(study, seeds, only)
     _check_rows(study, file, wanted, chat)
+    check_place(results)
     for seed, run in wanted:
         if file.has(key_of(study, run, seed)):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -150,6 +151,23 @@ def test_dicts_pictures_whole_numbers_and_instructions(tmp_path: Path, home: Pat
     assert back.observations["vector"] == pytest.approx(
         np.array([[0, 5, 0, 0], [1, 5, 1, 1], [0.5, 5, 0, 1]]), abs=0.002
     )
+    assert all(read.observation_space["instruction"].contains(text) for text in back.observations["instruction"])
+    convert(MinariSource("mine/door-v1"), tmp_path / "again.jsonl", instruction=True)
+    (again,) = load_trajectories(tmp_path / "again.jsonl")
+    assert [(turn.role, turn.text) for turn in again.turns] == [(turn.role, turn.text) for turn in game.turns]
+
+
+def test_instructions_of_some_rows_alone(tmp_path: Path, home: Path) -> None:
+    space = spaces.Dict({"arm": box(1), "mission": spaces.Text(40)})
+    observations = {"arm": np.array([[0.0], [1.0]], np.float32), "mission": ["open it"] * 2}
+    episode = {"observations": observations, "actions": np.array([1]), "rewards": [0.0]}
+    make("rooms/door-v0", space, spaces.Discrete(3), [episode, episode])
+    convert(MinariSource("rooms/door-v0"), tmp_path / "door.jsonl", instruction=True)
+    rows = [json.loads(line) for line in (tmp_path / "door.jsonl").read_text().splitlines()]
+    del rows[1]["metadata"]["instruction"]
+    (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=r"some.jsonl: row 2: field metadata.instruction: some rows have one"):
+        write_minari(tmp_path / "some.jsonl", tmp_path / "out")
 
 
 def test_bounds_at_percentiles(tmp_path: Path) -> None:

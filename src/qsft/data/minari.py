@@ -93,7 +93,8 @@ def write_minari(trajectories: str | os.PathLike[str], out: str | os.PathLike[st
     """Write a file of trajectories as a Minari data set (HDF5, pictures without loss).
 
     Symbols become the middles of their bins: for actions of qsft's robot tasks that is exactly what was done, for
-    observations what the agent saw. Pictures make the observation a dict of ``vector`` and the cameras.
+    observations what the agent saw. Pictures make the observation a dict of ``vector`` and the cameras; the instruction that
+    :func:`qsft.data.vector_episodes.convert` wrote into observations is a text in that dict.
 
     Args:
         trajectories: a file whose rows know their bins, as those of :func:`qsft.data.vector_episodes.convert` and the
@@ -169,15 +170,22 @@ class _Layout:
             parts[camera] = spaces.Box(0, 255, shape, dtype=np.uint8)
         if not parts:
             raise DataError(f"{where}: its observations have neither dimensions nor pictures")
+        self._instructed = "instruction" in trajectory.metadata
+        if self._instructed:
+            parts["instruction"] = _text_space([str(row.get("metadata", {}).get("instruction")) for _, row in rows])
         self._parts = parts
         observed = self._vectors["observation"] if self._observation is not None else {"names": []}
         self.described = {**self._vectors, "observation": observed}
-        self.observation_space = spaces.Dict(parts) if self._cameras else parts["vector"]
+        self.observation_space = spaces.Dict(parts) if list(parts) != ["vector"] else parts["vector"]
 
     def episode(self, trajectory: Trajectory, where: str) -> dict[str, Any]:
         """The arrays of one episode, as Minari's ``EpisodeBuffer`` takes them."""
         if trajectory.metadata.get("vectors") != self._vectors:
             raise DataError(f"{where}: field metadata.vectors: other bins than in the first row; convert them apart")
+        if ("instruction" in trajectory.metadata) != self._instructed:
+            raise DataError(
+                f"{where}: field metadata.instruction: some rows have one and others none; convert them apart"
+            )
         turns = [turn for turn in trajectory.turns if turn.role != "system"]
         seen, done = turns[::2], turns[1::2]
         if len(seen) != len(done) + 1 or any(turn.is_agent for turn in seen) or not all(turn.is_agent for turn in done):
@@ -189,7 +197,7 @@ class _Layout:
         actions = _decoded([turn.text for turn in done], self._action, f"{where}: action")
         ends = np.arange(steps) == steps - 1
         return {
-            "observations": self._observations(seen, [_symbols(turn, trajectory) for turn in seen], where),
+            "observations": self._observations(seen, trajectory, where),
             "actions": _as(self.action_space, actions),
             "rewards": np.array(trajectory.rewards),
             "terminations": ends & (trajectory.ended == "terminated"),
@@ -197,9 +205,12 @@ class _Layout:
             "infos": {},  # without them Minari cannot print the episode
         }
 
-    def _observations(self, turns: list[Turn], symbols: list[str], where: str) -> Any:
-        observations: dict[str, NDArray[Any]] = {}
+    def _observations(self, turns: list[Turn], trajectory: Trajectory, where: str) -> Any:
+        observations: dict[str, Any] = {}
+        if self._instructed:
+            observations["instruction"] = [str(trajectory.metadata["instruction"])] * len(turns)
         if self._observation is not None:
+            symbols = [_symbols(turn, trajectory) for turn in turns]
             vectors = _decoded(symbols, self._observation, f"{where}: observation")
             observations["vector"] = _as(self._parts["vector"], vectors)
         for index, camera in enumerate(self._cameras):
@@ -213,7 +224,7 @@ class _Layout:
                     raise DataError(f"{place}: {frame.shape}, the first one is {self._parts[camera].shape}")
                 frames.append(frame)
             observations[camera] = np.stack(frames)
-        return observations if self._cameras else observations["vector"]
+        return observations if isinstance(self.observation_space, spaces.Dict) else observations["vector"]
 
 
 def _symbols(turn: Turn, trajectory: Trajectory) -> str:
@@ -240,6 +251,10 @@ def _space(tokens: VectorTokens, discrete: list[bool]) -> gymnasium.Space:
             return spaces.Discrete(int(tokens.bins[0]), start=int(start[0]))
         return spaces.MultiDiscrete(tokens.bins, start=start)
     return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+
+def _text_space(texts: list[str]) -> gymnasium.Space:
+    return spaces.Text(max(map(len, texts)), min_length=0, charset="".join(sorted(set("".join(texts)))))
 
 
 def _as(space: gymnasium.Space, vectors: NDArray[np.float64]) -> NDArray[Any]:

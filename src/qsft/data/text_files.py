@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from qsft.data.files import replacing
@@ -19,6 +20,23 @@ def write_text(path: str | Path, text: str) -> None:
     try:
         with replacing(target) as file:
             file.write(text.encode())
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def check_place(path: str | Path) -> None:
+    """Raises before the work what :func:`write_text` would raise after it.
+
+    Raises:
+        DataError: a file cannot be written at ``path``.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise DataError(f"{target}: is a folder; give the name of a file")
+    make_folder(target)
+    try:
+        with tempfile.TemporaryFile(dir=target.resolve().parent):
+            pass
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error.strerror}); choose another place") from error
 

@@ -129,7 +129,7 @@ def test_own_objects_with_an_oracle() -> None:
         make_policy("twenty-questions", "random", env_options={"objects": ["Radish"], "oracle": oracle})
 
 
-def test_model_oracle_reads_replies_and_remembers() -> None:
+def test_model_oracle_reads_replies_and_remembers(caplog) -> None:
     replies = {"Is it alive?": " YES, it is.", "Is it old?": "Nope", "Is it big?": "Yesterday.", "Is it flat?": "no"}
     prompts = []
 
@@ -143,6 +143,7 @@ def test_model_oracle_reads_replies_and_remembers() -> None:
     assert asked == [oracle(["cat", "kitty"], question) for question in replies]
     assert len(prompts) == 4
     assert all("cat (also called kitty)" in prompt for prompt in prompts)
+    assert [record.args for record in caplog.records] == [("Nope", "Is it old?")], "told once, and only what is unclear"
 
 
 def pieces(text: str) -> list[str]:

@@ -5,6 +5,7 @@ An oracle is called with all names of the item and a question, and returns the a
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from qsft import endpoint
 from qsft.envs.twenty_questions.world import NO, YES, World
 from qsft.errors import QSFTError
+
+logger = logging.getLogger(__name__)
 
 Oracle = Callable[[Sequence[str], str], str]
 
@@ -39,6 +42,8 @@ class TableOracle:
 class ModelOracle:
     """Answers of a language model: "Yes." if its reply begins with yes, else "No.".
 
+    A reply that begins with neither is warned of, once an oracle: a model that answers in sentences says no to everything.
+
     Answers are remembered, so the same question about the same item is asked once.
 
     Args:
@@ -50,6 +55,7 @@ class ModelOracle:
         self.complete = complete
         self.kind = kind
         self._answers: dict[tuple[str, str], str] = {}
+        self._warned = False
 
     def __call__(self, names: Sequence[str], question: str) -> str:
         key = names[0], question
@@ -59,6 +65,13 @@ class ModelOracle:
             if not isinstance(reply, str):
                 raise OracleError(f"oracle: its reply {reply!r:.60} is no text; return the model's reply")
             verdict = _VERDICT.match(reply)
+            if verdict is None and not self._warned:
+                self._warned = True
+                logger.warning(
+                    "oracle: the reply %r to %r begins with neither yes nor no and counts as no; more of them are not told",
+                    reply[:60],
+                    question[:60],
+                )
             self._answers[key] = YES if verdict and verdict[1].lower() == "yes" else NO
         return self._answers[key]
 
