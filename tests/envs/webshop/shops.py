@@ -57,6 +57,8 @@ class HandMadeCatalogue:
     def product(self, number: int) -> Product:
         return self.products[number]
 
+    listing = product
+
     def document(self, number: int) -> str:
         return document(self.products[number])
 

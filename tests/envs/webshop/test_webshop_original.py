@@ -179,6 +179,23 @@ def test_the_same_engine(folder: Path) -> None:
     assert observation.endswith("[button] < Prev [button_]\n"), "no description"
 
 
+def test_nouns_are_found_in_what_is_opened_alone(folder: Path) -> None:
+    tagged = []
+
+    def tagger(text: str) -> list[str]:
+        tagged.append(text)
+        return nouns(text)
+
+    env = make("webshop", data=folder, tagger=tagger, split="all")
+    env.reset(options={"goal": 0})
+    tagged.clear()
+    env.step("search[mat]")
+    assert len(env.session.listed()) > 1 and tagged == []
+    opened = env.session.listed()[-1]
+    env.step(f"click[{opened.asin.lower()}]")
+    assert set(tagged) <= {opened.title} and env.session.product.nouns == tuple(nouns(opened.title))
+
+
 def test_a_split_without_goals_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="has 2 goals, none in split 'train'; use split='all'"):
         make("webshop", data=folder, tagger=nouns)

@@ -57,6 +57,10 @@ class Catalogue(Protocol):
 
     def product(self, number: int) -> Product: ...
 
+    def listing(self, number: int) -> Product:
+        """The product as a page of results shows it; where nouns take time to find, without them."""
+        ...
+
     def goal(self, number: int) -> Goal: ...
 
     def document(self, number: int) -> str:
@@ -132,6 +136,7 @@ class GeneratedCatalogue:
         self.key = f"generated-1-{size}-{seed}"
         self._stride = next(step for step in range(2_654_435_761 % size, 2 * size) if math.gcd(step, size) == 1)
         self.product = lru_cache(maxsize=_KEPT)(self._product)
+        self.listing = self.product
 
     def __len__(self) -> int:
         return self.size

@@ -70,7 +70,7 @@ class OriginalCatalogue:
                 self._rows.append(row)
         if not self._rows:
             raise DataError(f"{source}: holds no product; is it the right file?")
-        self.product = lru_cache(maxsize=1 << 16)(self._product)
+        self.listing = lru_cache(maxsize=1 << 16)(self._listing)
         goals_file = self._attributes_file if synthetic else found(path, HUMAN_GOALS)
         self._goals = self._synthetic_goals() if synthetic else self._human_goals(goals_file)
         if not self._goals:
@@ -82,18 +82,18 @@ class OriginalCatalogue:
         return len(self._rows)
 
     def document(self, number: int) -> str:
-        return document(self._untagged(number))
+        return document(self.listing(number))
 
     def number_of(self, asin: str) -> int | None:
         """The number of the product of that name, if there is one."""
         return self._numbers.get(asin)
 
-    def _product(self, number: int) -> Product:
-        product = self._untagged(number)
-        # Nouns are found when a product is shown, not when it is indexed: tagging takes a thousand times as long.
+    def product(self, number: int) -> Product:
+        product = self.listing(number)
+        # Nouns are found when a product is opened, not when it is listed or indexed: tagging takes a thousand times as long.
         return replace(product, nouns=tuple(self._nouns(product.title)))
 
-    def _untagged(self, number: int) -> Product:
+    def _listing(self, number: int) -> Product:
         row = self._rows[number]
         asin = row["asin"]
         where = f"{self._source}: product {asin}"

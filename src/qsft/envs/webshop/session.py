@@ -96,8 +96,10 @@ class Session:
 
     def listed(self) -> list[Product]:
         """The products on the present page of results."""
-        numbers = self.results[(self.number - 1) * PAGE : self.number * PAGE]
-        return [self.shop.catalogue.product(number) for number in numbers]
+        return [self.shop.catalogue.listing(number) for number in self._numbers()]
+
+    def _numbers(self) -> tuple[int, ...]:
+        return self.results[(self.number - 1) * PAGE : self.number * PAGE]
 
     def buttons(self) -> list[str]:
         """The buttons of the page as they are labelled, in the order of the page."""
@@ -109,11 +111,11 @@ class Session:
             return [BACK, PREVIOUS, *SUB_PAGES, BUY]
         return [] if self.page == "done" else [BACK, PREVIOUS]
 
-    def clickables(self) -> dict[str, Product | str | None]:
-        """What can be clicked, as actions name it -> the product that it opens, the option it sets, or ``None``."""
-        found: dict[str, Product | str | None] = {button.lower(): None for button in self.buttons()}
+    def clickables(self) -> dict[str, int | str | None]:
+        """What can be clicked, as actions name it -> number of the product it opens, option it sets, or ``None``."""
+        found: dict[str, int | str | None] = {button.lower(): None for button in self.buttons()}
         if self.page == "results":
-            found.update((product.asin.lower(), product) for product in self.listed())
+            found.update((product.asin.lower(), number) for product, number in zip(self.listed(), self._numbers()))
         elif self.page == "item" and self.product is not None:
             for name, values in self.product.options.items():
                 found.update(dict.fromkeys(values, name))
@@ -133,7 +135,7 @@ class Session:
         self.listed_again = (self.query, number) in self._listed
         self._listed.add((self.query, number))
 
-    def _click(self, argument: str, target: Product | str | None) -> None:
+    def _click(self, argument: str, target: int | str | None) -> None:
         # By name, in the order of the original: an option that is called like a button acts as the button.
         if argument == BUY.lower():
             self.page = "done"
@@ -148,9 +150,9 @@ class Session:
             self.page = _SUB_PAGES[argument]
         else:
             self.page = "item"
-            if isinstance(target, Product):
-                self.product = target
-                self.seen.add(target.asin)
+            if isinstance(target, int):
+                self.product = self.shop.catalogue.product(target)
+                self.seen.add(self.product.asin)
             elif target is not None:
                 self.chosen[target] = argument
                 self.set_option = target
