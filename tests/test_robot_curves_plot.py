@@ -21,10 +21,10 @@ def test_chart(tmp_path: Path) -> None:
     file = ResultsFile(tmp_path / "results.json")
     for value, run in enumerate(study.runs):
         success = value / len(study.runs)
-        ends = (success - 0.1, success + 0.1)
+        ends = (max(success - 0.1, 0.0), min(success + 0.1, 1.0))
         file.add(
             ResultRow(
-                "closed-drawer", run.method, 0, 100, success, ends, 0.5, (0.0, 1.0), run.name, "c", "2026-01-01", 1.0
+                "closed-drawer", run.method, 0, 100, 0.5, (0.0, 1.0), success, ends, run.name, "c", "2026-01-01", 1.0
             )
         )
     panels = PLOT["read"](file.path)

@@ -32,7 +32,7 @@ def read(results: Path) -> dict[str, dict[str, dict[int, Estimate]]]:
         updates, _, episodes = amounts.partition(" of ")
         if updates != "0":
             lines = panels.setdefault(f"{int(episodes):,} episodes", {})
-            lines.setdefault(method, {})[int(updates)] = summary.returns
+            lines.setdefault(method, {})[int(updates)] = summary.success
     return panels
 
 
