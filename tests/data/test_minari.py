@@ -157,6 +157,24 @@ def test_dicts_pictures_whole_numbers_and_instructions(tmp_path: Path, home: Pat
     assert [(turn.role, turn.text) for turn in again.turns] == [(turn.role, turn.text) for turn in game.turns]
 
 
+def test_instructions_of_a_parquet_file(tmp_path: Path, home: Path) -> None:
+    space = spaces.Dict({"arm": box(1), "mission": spaces.Text(40, charset="openit schlß")})
+    told = [
+        {"arm": np.array([[0.0], [1.0]], np.float32), "mission": [text] * 2} for text in ("open it", "schließe sie")
+    ]
+    episodes = [{"observations": each, "actions": np.array([1]), "rewards": [0.0]} for each in told]
+    make(
+        "rooms/door-v0",
+        spaces.Dict({**space, "mission": spaces.Text(40, charset="openit schlß")}),
+        spaces.Discrete(3),
+        episodes,
+    )
+    convert(MinariSource("rooms/door-v0"), tmp_path / "door.parquet", instruction=True)
+    write_minari(tmp_path / "door.parquet", tmp_path / "back")
+    found = [episode.instruction for episode in MinariSource(tmp_path / "back").episodes([])]
+    assert found == ["open it", "schließe sie"]
+
+
 def test_instructions_of_some_rows_alone(tmp_path: Path, home: Path) -> None:
     space = spaces.Dict({"arm": box(1), "mission": spaces.Text(40)})
     observations = {"arm": np.array([[0.0], [1.0]], np.float32), "mission": ["open it"] * 2}

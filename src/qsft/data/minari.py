@@ -170,9 +170,9 @@ class _Layout:
             parts[camera] = spaces.Box(0, 255, shape, dtype=np.uint8)
         if not parts:
             raise DataError(f"{where}: its observations have neither dimensions nor pictures")
-        self._instructed = "instruction" in trajectory.metadata
-        if self._instructed:
-            parts["instruction"] = _text_space([str(row.get("metadata", {}).get("instruction")) for _, row in rows])
+        if "instruction" in trajectory.metadata:
+            every = (trajectory_from_row(row, rows.where(number)) for number, row in rows)
+            parts["instruction"] = _text_space([str(each.metadata.get("instruction")) for each in every])
         self._parts = parts
         observed = self._vectors["observation"] if self._observation is not None else {"names": []}
         self.described = {**self._vectors, "observation": observed}
@@ -182,7 +182,7 @@ class _Layout:
         """The arrays of one episode, as Minari's ``EpisodeBuffer`` takes them."""
         if trajectory.metadata.get("vectors") != self._vectors:
             raise DataError(f"{where}: field metadata.vectors: other bins than in the first row; convert them apart")
-        if ("instruction" in trajectory.metadata) != self._instructed:
+        if ("instruction" in trajectory.metadata) != ("instruction" in self._parts):
             raise DataError(
                 f"{where}: field metadata.instruction: some rows have one and others none; convert them apart"
             )
@@ -207,7 +207,7 @@ class _Layout:
 
     def _observations(self, turns: list[Turn], trajectory: Trajectory, where: str) -> Any:
         observations: dict[str, Any] = {}
-        if self._instructed:
+        if "instruction" in self._parts:
             observations["instruction"] = [str(trajectory.metadata["instruction"])] * len(turns)
         if self._observation is not None:
             symbols = [_symbols(turn, trajectory) for turn in turns]
