@@ -166,9 +166,9 @@ def _validate(arguments: argparse.Namespace) -> None:
         from qsft.models.scratch import load_processor
 
         tokenizer = load_processor(arguments.tokenizer)
-    if arguments.json and Path(arguments.json).resolve() == Path(arguments.file).resolve():
-        raise ConfigError(f"--json {arguments.json}: is the file of episodes itself; choose another.")
     if arguments.json:
+        if Path(arguments.json).resolve() == Path(arguments.file).resolve():
+            raise ConfigError(f"--json {arguments.json}: is the file of episodes itself; choose another.")
         check_place(arguments.json)
     summary = summarise(arguments.file, tokenizer)
     Console().print(render(summary))

@@ -92,13 +92,13 @@ def run_study(
     file = ResultsFile(results)
     wanted = wanted_runs(study, seeds, only)
     _check_rows(study, file, wanted, chat)
-    check_place(results)
     for seed, run in wanted:
         if file.has(key_of(study, run, seed)):
             continue
         if run.method in PROMPTED and chat is None:
             logger.warning("%s: %s is left out: it needs --model (and --endpoint)", study.env, run.name)
             continue
+        check_place(results)
         if run.method in UNTRAINED:
             done = _untrained(study, run, work, seed, command, progress, chat)
         else:

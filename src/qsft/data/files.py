@@ -234,10 +234,7 @@ def replacing(path: Path) -> Iterator[io.BufferedWriter]:
     Raises:
         DataError: it cannot be written, for example because the disk is full, or ``path`` is a folder.
     """
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; give the name of a file")
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    target, temporary = _target_and_temporary(path)
     file = _open_to_write(temporary, "wb", named=path)
     try:
         yield file
@@ -248,6 +245,20 @@ def replacing(path: Path) -> Iterator[io.BufferedWriter]:
         file.raw.close()
         temporary.unlink()
         raise
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises the errors with which :func:`replacing` would begin, and leaves no trace."""
+    _, temporary = _target_and_temporary(path)
+    _open_to_write(temporary, "wb", named=path).close()
+    temporary.unlink()
+
+
+def _target_and_temporary(path: Path) -> tuple[Path, Path]:
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give the name of a file")
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    return target, target.with_name(f".{target.name}.{os.getpid()}.tmp")
 
 
 class _NamingFile(io.FileIO):

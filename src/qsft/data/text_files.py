@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
-from qsft.data.files import replacing
+from qsft.data.files import check_replaceable, replacing
 from qsft.errors import DataError
 
 
@@ -31,14 +30,8 @@ def check_place(path: str | Path) -> None:
         DataError: a file cannot be written at ``path``.
     """
     target = Path(path)
-    if target.is_dir():
-        raise DataError(f"{target}: is a folder; give the name of a file")
     make_folder(target)
-    try:
-        with tempfile.TemporaryFile(dir=target.resolve().parent):
-            pass
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror}); choose another place") from error
+    check_replaceable(target)
 
 
 def make_folder(path: Path) -> None:

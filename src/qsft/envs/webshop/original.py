@@ -82,7 +82,7 @@ class OriginalCatalogue:
         return len(self._rows)
 
     def document(self, number: int) -> str:
-        return document(self.listing(number))
+        return document(self._listing(number))
 
     def number_of(self, asin: str) -> int | None:
         """The number of the product of that name, if there is one."""

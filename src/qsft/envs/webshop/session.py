@@ -115,7 +115,8 @@ class Session:
         """What can be clicked, as actions name it -> number of the product it opens, option it sets, or ``None``."""
         found: dict[str, int | str | None] = {button.lower(): None for button in self.buttons()}
         if self.page == "results":
-            found.update((product.asin.lower(), number) for product, number in zip(self.listed(), self._numbers()))
+            listing = self.shop.catalogue.listing
+            found.update((listing(number).asin.lower(), number) for number in self._numbers())
         elif self.page == "item" and self.product is not None:
             for name, values in self.product.options.items():
                 found.update(dict.fromkeys(values, name))
