@@ -163,12 +163,7 @@ def test_instructions_of_a_parquet_file(tmp_path: Path, home: Path) -> None:
         {"arm": np.array([[0.0], [1.0]], np.float32), "mission": [text] * 2} for text in ("open it", "schließe sie")
     ]
     episodes = [{"observations": each, "actions": np.array([1]), "rewards": [0.0]} for each in told]
-    make(
-        "rooms/door-v0",
-        spaces.Dict({**space, "mission": spaces.Text(40, charset="openit schlß")}),
-        spaces.Discrete(3),
-        episodes,
-    )
+    make("rooms/door-v0", space, spaces.Discrete(3), episodes)
     convert(MinariSource("rooms/door-v0"), tmp_path / "door.parquet", instruction=True)
     write_minari(tmp_path / "door.parquet", tmp_path / "back")
     found = [episode.instruction for episode in MinariSource(tmp_path / "back").episodes([])]
