@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from qsft.errors import ConfigError
@@ -93,6 +95,31 @@ def test_runs_start_from_one_pretrained_model(study: Study, tmp_path: Path) -> N
     made = weights.stat().st_mtime_ns
     assert pretrain(study.pretrain or {}, study.env, {}, study.model, tmp_path, quiet=True) == weights.parent
     assert weights.stat().st_mtime_ns == made
+
+
+def test_rows_tell_which_weights_they_went_on_from(study: Study, tmp_path: Path) -> None:
+    first, other = study.runs
+    runs = [
+        first,
+        dataclasses.replace(first, name="on", behaviour_of="SFT"),
+        dataclasses.replace(first, name="shown", policy_of="on"),
+        dataclasses.replace(other, settings={"behaviour": {"learning_rate": 0.1}}),
+    ]
+    plan = dataclasses.replace(study, runs=runs)
+
+    def starts(work: str, only: tuple[str, ...] = ()) -> dict[str, tuple[str, str]]:
+        done = run_study(plan, tmp_path / work, tmp_path / f"{work}.json", [0], "test", only, progress=False)
+        return {str(f.row.config): tuple(f.row.extra["stage_one"][key] for key in ("run", "weights")) for f in done}
+
+    found = starts("work")
+    assert found["SFT"][0] == "SFT" and found["SFT"] == found["on"] == found["shown"]
+    assert found["other"][0] == "other" and found["other"][1] != found["SFT"][1]
+    weights = tmp_path / "work/seed-0/SFT/model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    (tmp_path / "work.json").unlink()
+    shutil.rmtree(tmp_path / "work/seed-0/on")
+    again = starts("work", ("on",))
+    assert again["on"][0] == "SFT" and again["on"][1] != found["on"][1], "a stage 1 of other weights"
 
 
 def test_the_time_of_all_sittings_counts(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

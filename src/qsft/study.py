@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from qsft.data.dataset import content_hash
 from qsft.data.text_files import check_place, make_folder, write_text
 from qsft.data.trajectory import Trajectory
 from qsft.envs import make, make_policy, symbols
@@ -38,6 +39,7 @@ from qsft.evaluation import (
 )
 from qsft.evaluation.kinds import mean_counts, rows_by_kind
 from qsft.evaluation.results import RowKey
+from qsft.models.policy_model import BEHAVIOUR_DIR
 from qsft.models.robot_processor import robot_processor
 from qsft.models.scratch import llava_processor, word_level_tokenizer
 from qsft.policies.base import Policy
@@ -221,6 +223,7 @@ def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, p
         "decoding": grid.setting,
         "grid": [grid_row.to_json() for grid_row in grid.rows],
         "training_seconds": round(seconds, 1),
+        "stage_one": _stage_one(study, run, work / f"seed-{seed}"),
         **({"env_options": run.env_options} if run.env_options else {}),
         **({"only_legal": True} if is_only_legal(study, run) else {}),
         "last_log": _last_log(log),
@@ -231,6 +234,21 @@ def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, p
         grid.test, method=run.method, seed=seed, config=run.name, command=command, seconds=total, extra=extra
     )
     return Finished(row, grid, folder)
+
+
+def _stage_one(study: Study, run: StudyRun, runs: Path) -> dict[str, str]:
+    """The run whose model this one went on from, itself where no other's, and a hash of that model's weights.
+
+    Rows tell by it whether stage 1 was the same: where its folder is gone it is trained anew, which elsewhere gives others.
+    """
+    while run.policy_of is not None:
+        run = study.run_named(run.policy_of, "run")
+    name = run.behaviour_of or run.name
+    folder = runs / slug(name)
+    own = folder / BEHAVIOUR_DIR
+    files = sorted((own if own.exists() else folder).glob("*.safetensors"))
+    text = " ".join(map(content_hash, files))
+    return {"run": name, "weights": hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}
 
 
 def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = False) -> tuple[Path, float]:

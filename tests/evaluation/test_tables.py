@@ -74,6 +74,22 @@ def test_prompted_models_are_rivals(kind):
     )
 
 
+def test_a_stage_one_that_was_trained_twice_is_told():
+    def of(weights, seed, run="SFT"):
+        return {"seed": seed, "extra": {"stage_one": {"run": run, "weights": weights}}}
+
+    same = [near(-2.0, "sft", **of("a", 0)), near(-2.1, "qsft", **of("a", 0)), near(-2.1, "qsft", **of("b", 1))]
+    assert "trainings" not in markdown_table(
+        [*same, near(-2.2, "cql", **of("c", 0, "longer SFT")), near(-2.2, "awr", 0)]
+    )
+    rows = [*same, near(-2.2, "cql", **of("c", 0))]
+    told = "Rows of seed 0 go on from 2 trainings of 'SFT'"
+    assert told in markdown_table(rows)
+    console = Console(width=200, file=io.StringIO())
+    console.print(rich_table(rows))
+    assert told in console.file.getvalue()
+
+
 def test_one_method_with_two_configs_is_two_rows_with_their_configs():
     rows = [near(-2.0, "qsft", 0, config={"beta": 4}), near(-2.5, "qsft", 0, config={"beta": 64}), near(-3, "sft", 0)]
     assert [s.label for s in summarise(rows)] == ["qsft (beta 4)", "qsft (beta 64)", "sft"]

@@ -74,7 +74,7 @@ def tokenize_file(
         file = RowFile(source)  # type: ignore[arg-type]
         if trajectory_tokenizer.images is not None:
             settings += f" {file.folder.resolve()}"  # the images' paths are part of the rows
-        path = folder / f"tokens-{_key(settings, _content_hash(file.path))}.arrow"
+        path = folder / f"tokens-{_key(settings, content_hash(file.path))}.arrow"
         if not path.exists():
             with RowProgress(f"Tokenising {file.path.name}", file.fraction) as progress:
                 _write(path, _from_file(file), trajectory_tokenizer, progress, str(file.path))
@@ -83,7 +83,7 @@ def tokenize_file(
         with RowProgress("Tokenising") as progress:
             numbered = ((f"trajectory {i}", with_paths(each, Path())) for i, each in enumerate(source, 1))
             _write(making, numbered, trajectory_tokenizer, progress, "the trajectories")
-        path = folder / f"tokens-{_key(settings, _content_hash(making))}.arrow"
+        path = folder / f"tokens-{_key(settings, content_hash(making))}.arrow"
         making.replace(path)
     return datasets.Dataset.from_file(str(path))
 
@@ -236,7 +236,7 @@ def _tokens(dataset: datasets.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray,
         yield ids.flatten().to_numpy(), mask.flatten().to_numpy(), episodes
 
 
-def _content_hash(path: Path) -> str:
+def content_hash(path: Path) -> str:
     """A hash of a file's content, or of the names and contents of all files in a folder."""
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:

@@ -118,8 +118,10 @@ class ResultTable:
     Where rows of one line do not fit, intervals stand below their means, and where these do not, everything wraps.
     """
 
-    def __init__(self, summaries: Sequence[MethodSummary], scale: Scale | None, title: str) -> None:
-        self._summaries, self._scale, self._title = summaries, scale, title
+    def __init__(self, rows: Sequence[ResultRow], scale: Scale | None, title: str | None) -> None:
+        self._summaries, self._scale = summarise(rows, scale), scale
+        self._title = title or rows[0].env
+        self._legend = _legend(self._summaries) + _retrained(rows)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for below in (False, True):
@@ -131,7 +133,7 @@ class ResultTable:
 
     def _table(self, below: bool, wrap: bool = False) -> Table:
         """With the intervals beside or below their means; where ``wrap``, numbers wrap too, not names alone."""
-        table = Table(title=self._title, box=box.SIMPLE_HEAD, caption=_legend(self._summaries), caption_justify="left")
+        table = Table(title=self._title, box=box.SIMPLE_HEAD, caption=self._legend, caption_justify="left")
         table.pad_edge, table.collapse_padding = False, True
         rows = [_header(self._scale), *map(_cells, self._summaries)]
         if below:
@@ -151,8 +153,7 @@ class ResultTable:
 def rich_table(rows: Sequence[ResultRow], scale: Scale | None = None, title: str | None = None) -> ResultTable:
     """The table for a terminal, to be printed by ``rich``: ``*`` marks the best, ``~`` those whose interval overlaps with
     it, ``-`` what is scripted beside methods that are not."""
-    summaries = summarise(rows, scale)
-    return ResultTable(summaries, scale, title or rows[0].env)
+    return ResultTable(rows, scale, title)
 
 
 def print_table(rows: Sequence[ResultRow], scale: Scale | None = None, title: str | None = None) -> None:
@@ -178,7 +179,7 @@ def markdown_table(rows: Sequence[ResultRow], scale: Scale | None = None) -> str
             cells[0] = f"*{cells[0]}*"
         lines.append("| " + " | ".join(cells) + " |")
     legend = _legend(summaries).replace("* best", "Bold: best").replace(" - scripted", " In italics: scripted")
-    return "\n".join([*lines, "", legend, ""])
+    return "\n".join([*lines, "", legend + _retrained(rows), ""])
 
 
 def format_interval(estimate: Estimate, digits: int = 2, unit: float = 1.0) -> str:
@@ -206,6 +207,19 @@ def _legend(summaries: Sequence[MethodSummary]) -> str:
     if not all(summary.competes for summary in summaries):
         text += " - scripted, not compared."
     return text
+
+
+def _retrained(rows: Sequence[ResultRow]) -> str:
+    """Says in which seeds the model that methods go on from was trained more than once, between their rows."""
+    found: dict[tuple[str, int], set[str]] = {}
+    for row in rows:
+        if (start := row.extra.get("stage_one")) is not None:
+            found.setdefault((start["run"], row.seed), set()).add(start["weights"])
+    return "".join(
+        f" Rows of seed {seed} go on from {len(weights)} trainings of {run!r}, and differ by these too."
+        for (run, seed), weights in found.items()
+        if len(weights) > 1
+    )
 
 
 def _is_method(row: ResultRow) -> bool:
