@@ -107,18 +107,18 @@ def test_rows_tell_which_weights_they_went_on_from(study: Study, tmp_path: Path)
     ]
     plan = dataclasses.replace(study, runs=runs)
 
-    def starts(work: str, only: tuple[str, ...] = ()) -> dict[str, tuple[str, str]]:
-        done = run_study(plan, tmp_path / work, tmp_path / f"{work}.json", [0], "test", only, progress=False)
+    def starts(only: tuple[str, ...] = ()) -> dict[str, tuple[str, str]]:
+        done = run_study(plan, tmp_path / "work", tmp_path / "work.json", [0], "test", only, progress=False)
         return {str(f.row.config): tuple(f.row.extra["stage_one"][key] for key in ("run", "weights")) for f in done}
 
-    found = starts("work")
+    found = starts()
     assert found["SFT"][0] == "SFT" and found["SFT"] == found["on"] == found["shown"]
     assert found["other"][0] == "other" and found["other"][1] != found["SFT"][1]
     weights = tmp_path / "work/seed-0/SFT/model.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     (tmp_path / "work.json").unlink()
     shutil.rmtree(tmp_path / "work/seed-0/on")
-    again = starts("work", ("on",))
+    again = starts(("on",))
     assert again["on"][0] == "SFT" and again["on"][1] != found["on"][1], "a stage 1 of other weights"
 
 

@@ -149,7 +149,10 @@ def made_by(study: Study, run: StudyRun, chat: Chat | None = None) -> str:
         "decoding": study.decoding.get(run.decoding),
         "chat": chat.name if chat and run.method in PROMPTED else None,
     }
-    text = json.dumps(settings, sort_keys=True, default=str)
+    return _hash_of(json.dumps(settings, sort_keys=True, default=str))
+
+
+def _hash_of(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -223,7 +226,7 @@ def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, p
         "decoding": grid.setting,
         "grid": [grid_row.to_json() for grid_row in grid.rows],
         "training_seconds": round(seconds, 1),
-        "stage_one": _stage_one(study, run, work / f"seed-{seed}"),
+        "stage_one": _stage_one(study, run, folder.parent),
         **({"env_options": run.env_options} if run.env_options else {}),
         **({"only_legal": True} if is_only_legal(study, run) else {}),
         "last_log": _last_log(log),
@@ -241,14 +244,13 @@ def _stage_one(study: Study, run: StudyRun, runs: Path) -> dict[str, str]:
 
     Rows tell by it whether stage 1 was the same: where its folder is gone it is trained anew, which elsewhere gives others.
     """
-    while run.policy_of is not None:
+    if run.policy_of is not None:
         run = study.run_named(run.policy_of, "run")
     name = run.behaviour_of or run.name
     folder = runs / slug(name)
     own = folder / BEHAVIOUR_DIR
     files = sorted((own if own.exists() else folder).glob("*.safetensors"))
-    text = " ".join(map(content_hash, files))
-    return {"run": name, "weights": hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}
+    return {"run": name, "weights": _hash_of(" ".join(map(content_hash, files)))}
 
 
 def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = False) -> tuple[Path, float]:
