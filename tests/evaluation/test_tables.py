@@ -82,6 +82,8 @@ def test_a_stage_one_that_was_trained_twice_is_told():
     assert "trainings" not in markdown_table(
         [*same, near(-2.2, "cql", **of("c", 0, "longer SFT")), near(-2.2, "awr", 0)]
     )
+    foreign = [near(-2.0, "sft", 0, extra={"stage_one": other}) for other in ("of mine", {"run": "SFT"}, ["SFT", "b"])]
+    assert "trainings" not in markdown_table([*same, *foreign]), "another thing of that name is none of ours"
     rows = [*same, near(-2.2, "cql", **of("c", 0))]
     told = "Rows of seed 0 go on from 2 trainings of 'SFT'"
     assert told in markdown_table(rows)

@@ -213,7 +213,7 @@ def _retrained(rows: Sequence[ResultRow]) -> str:
     """Says in which seeds the model that methods go on from was trained more than once, between their rows."""
     found: dict[tuple[str, int], set[str]] = {}
     for row in rows:
-        if (start := row.extra.get("stage_one")) is not None:
+        if isinstance(start := row.extra.get("stage_one"), dict) and {"run", "weights"} <= start.keys():
             found.setdefault((start["run"], row.seed), set()).add(start["weights"])
     return "".join(
         f" Rows of seed {seed} go on from {len(weights)} trainings of {run!r}, and differ by these too."

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PrinterCallback, ProgressCallback, set_seed
 
 from qsft.data.batch import pad_token
-from qsft.data.dataset import check_dummy_token, check_steps
+from qsft.data.dataset import check_dummy_token, check_steps, content_hash
 from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.returns import ReturnRange
 from qsft.errors import ConfigError, DataError, QSFTError, raised_in_worker, wrong_argument
@@ -354,12 +354,9 @@ def _first_longer(dataset: datasets.Dataset, column: str, most: int) -> tuple[in
 
 def _support_key(dataset: datasets.Dataset, behaviour: Path, rule: SupportRule, dummy: int) -> str:
     """Names a support table by all that decides its content: data, behaviour model, rule."""
-    digest = hashlib.blake2b(f"{dataset.cache_files} {len(dataset)} {rule} {dummy}".encode(), digest_size=16)
-    for file in sorted([*behaviour.glob("*.safetensors"), *behaviour.glob("config.json")]):
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    files = sorted([*behaviour.glob("*.safetensors"), *behaviour.glob("config.json")])
+    parts = [str(dataset.cache_files), str(len(dataset)), str(rule), str(dummy), *map(content_hash, files)]
+    return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def _return_range(config: QSFTConfig | CriticConfig, dataset: datasets.Dataset, source: str) -> tuple[float, float]:
