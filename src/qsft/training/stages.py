@@ -355,8 +355,8 @@ def _first_longer(dataset: datasets.Dataset, column: str, most: int) -> tuple[in
 def _support_key(dataset: datasets.Dataset, behaviour: Path, rule: SupportRule, dummy: int) -> str:
     """Names a support table by all that decides its content: data, behaviour model, rule."""
     files = sorted([*behaviour.glob("*.safetensors"), *behaviour.glob("config.json")])
-    parts = [str(dataset.cache_files), str(len(dataset)), str(rule), str(dummy), *map(content_hash, files)]
-    return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
+    text = f"{dataset.cache_files} {len(dataset)} {rule} {dummy} {' '.join(map(content_hash, files))}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _return_range(config: QSFTConfig | CriticConfig, dataset: datasets.Dataset, source: str) -> tuple[float, float]:
