@@ -117,6 +117,28 @@ def test_a_refusal_is_not_repeated(server: Server, pauses: list[float]) -> None:
     assert (len(server.requests), pauses) == (1, [])
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (
+            b'{"error": {"message": "Unsupported parameter:\\n use max_completion_tokens"}}',
+            ": Unsupported parameter: use max",
+        ),
+        (b'{"error": "no"}', r': \{"error": "no"\}'),
+        (b"<h1>Bad</h1>\n\xff", ": <h1>Bad</h1>"),
+        (b"x" * 10_000, ": x{200}\\)"),
+        (b"", r"Bad Request\)"),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 401])
+def test_what_the_endpoint_says_of_an_error_is_told(server: Server, status: int, data: bytes, told: str) -> None:
+    server.answer = lambda number, body: (status, data)
+    told = told.replace("Bad Request", "Bad Request" if status == 400 else "Unauthorized")
+    with pytest.raises(EndpointError, match=f"HTTP {status} .*{told}") as caught:
+        Endpoint(server.url, "m").chat(PROMPT)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_slow_endpoint_is_given_up(server: Server, pauses: list[float]) -> None:
     release = threading.Event()
     server.answer = lambda number, body: (release.wait(20), (200, reply("Yes.")))[1]

@@ -148,8 +148,8 @@ def _collect(arguments: argparse.Namespace) -> None:
     plan = (arguments.env, policy, arguments.episodes, arguments.out, arguments.seed, options)
     if isinstance(policy, PromptingPolicy):
         prompt = hashlib.sha256(policy.system.encode()).hexdigest()[:12]
-        sampled = {} if arguments.temperature is None else {"temperature": arguments.temperature}
-        count = gather(*plan, metadata={"model": arguments.model, "prompt": prompt, **sampled})
+        temperature = arguments.temperature or 0.0
+        count = gather(*plan, metadata={"model": arguments.model, "prompt": prompt, "temperature": temperature})
     else:
         count = collect_to_file(*plan)
     print(f"{count} episodes in {arguments.out}")

@@ -18,6 +18,7 @@ DOWN_FOR = 60.0  # seconds
 LONGEST_WAIT = 60.0  # seconds
 LONGEST_TIMEOUT = 86_400.0  # seconds
 _LONGEST_REPLY = 10_000_000  # bytes
+_LONGEST_EXPLANATION = 100_000  # bytes, of an error
 #: of these the request is the cause, such as a conversation that is too long, and not the endpoint
 _REFUSALS = (400, 413, 422)
 
@@ -110,17 +111,17 @@ class Endpoint:
                         raise TypeError(f"content is {type(reply).__name__}, not text")
                     return reply
                 except urllib.error.HTTPError as error:
-                    reason = f"HTTP {error.code} {error.reason}"
+                    reason = f"HTTP {error.code} {error.reason}{_explanation(error)}"
                     if error.code in _REFUSALS:
                         raise RefusedRequest(
-                            f"{self.url} refuses this request ({reason}): see that it is not too long for {self.model!r}"
+                            f"{self.url} refuses this request ({reason}); it may be too long for {self.model!r}"
                         ) from None
                     if 400 <= error.code < 500 and error.code not in (408, 429):
                         break  # asking again will not help
                     wait = _seconds(error.headers.get("Retry-After"))
                 except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
                     reason = f"{type(error).__name__}: {error}"
-            self._down = " ".join(reason.split())[:200]
+            self._down = " ".join(reason.split())[:300]
             self._down_until = time.monotonic() + DOWN_FOR
         raise EndpointError(
             f"{self.url} gives no answer ({self._down}); see that it runs and serves {self.model!r}, then repeat the "
@@ -154,6 +155,20 @@ def _is_address(text: Any) -> bool:
         return bool(parts.hostname) and " " not in text and parts.port != 0
     except ValueError:
         return False
+
+
+def _explanation(error: urllib.error.HTTPError) -> str:
+    """What the endpoint says of an error, after a colon; nothing where it says nothing."""
+    try:
+        body = error.read(_LONGEST_EXPLANATION).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""
+    try:
+        said = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        said = body
+    text = " ".join(str(said).split())[:200]
+    return f": {text}" if text else ""
 
 
 def _seconds(header: str | None) -> float:

@@ -329,12 +329,47 @@ def test_when_all_break_it_stops_and_goes_on_later(tmp_path: Path, monkeypatch: 
     out = tmp_path / "games.jsonl"
     monkeypatch.setattr(Breaking, "breaks", set(range(1, 7)))
     with pytest.raises(
-        QSFTError, match="all of 16 episodes failed, the first with EpisodeError: the engine died; what was"
+        QSFTError,
+        match=r"all of 16 episodes failed, the first with EpisodeError: the engine died \(0 of 40 episodes are kept in .*"
+        r"games.partial.jsonl; repeat to go on\)",
     ):
         collect_to_file(NAME, Counting(), 40, out, 3)
     assert not out.exists()
     monkeypatch.setattr(Breaking, "breaks", set())
     assert collect_to_file(NAME, Counting(), 40, out, 3) == 40
+
+
+def test_going_on_behind_an_episode_that_broke_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is mended; what is played again to compare must be one that was played to its end."""
+    out, partial = tmp_path / "games.jsonl", tmp_path / "games.partial.jsonl"
+    monkeypatch.setattr(Breaking, "breaks", set())
+    whole = list(collect(NAME, Counting(), 40, 3))
+    last = whole[15].metadata["secret"]  # of the first block
+    lost = sum(game.metadata["secret"] == last for game in whole[:16])
+    monkeypatch.setattr(Breaking, "breaks", {last})
+    with monkeypatch.context() as patch:
+        patch.setattr("qsft.data.files.write_trajectories", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            collect_to_file(NAME, Counting(), 16, out, 3)
+    assert "error" in json.loads(partial.read_text().splitlines()[15])["metadata"]
+    monkeypatch.setattr(Breaking, "breaks", set())
+    assert collect_to_file(NAME, Counting(), 40, out, 3) == 40 - lost
+    kept = [game for i, game in enumerate(whole) if i >= 16 or game.metadata["secret"] != last]
+    assert list(load_trajectories(out)) == kept
+
+
+def test_what_fails_when_it_is_played_again_is_told_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, partial = tmp_path / "games.jsonl", tmp_path / "games.partial.jsonl"
+    monkeypatch.setattr(Breaking, "breaks", set())
+    collect_to_file(NAME, Counting(), 16, out, 3)
+    out.rename(partial)
+    gathered = partial.read_bytes()
+    monkeypatch.setattr(Breaking, "breaks", {json.loads(gathered.splitlines()[15])["metadata"]["secret"]})
+    with pytest.raises(QSFTError, match=r"episode 15, which is played again .*: EpisodeError: the engine died; mend"):
+        collect_to_file(NAME, Counting(), 40, out, 3)
+    assert partial.read_bytes() == gathered
 
 
 def test_parquet(tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ def test_what_was_played_is_kept_and_the_rest_follows(tmp_path):
     assert played(out) == played(tmp_path / "at-once.jsonl"), "the same secrets"
 
 
+def test_fewer_than_there_are_lose_nothing(tmp_path):
+    """Answers of a served model cost something."""
+    out, partial = tmp_path / "games.jsonl", tmp_path / "games.partial.jsonl"
+    with pytest.raises(QSFTError):
+        gather("wordle", Mortal(12), 20, out, seed=3, places=4)
+    kept = partial.read_text()
+    most = 1 + max(json.loads(line)["metadata"]["episode"] for line in kept.splitlines())
+    with pytest.raises(DataError, match=rf"partial.jsonl: \d+ episodes are there, .*: ask for at least {most}, or"):
+        gather("wordle", Mortal(1000), most - 1, out, seed=3, places=4)
+    assert partial.read_text() == kept
+    assert gather("wordle", Mortal(1000), most, out, seed=3, places=4) == most
+
+
 def test_pictures_are_written_beside_the_file(tmp_path):
     options = {"max_steps": 2, "image_size": 64}
     policy = make_policy("alfworld-image", "population", env_options=options)
@@ -157,4 +170,10 @@ def test_react_shops_and_its_thoughts_can_be_trained_on(tmp_path, capsys, monkey
         row = tokenizer(game)
         said_ids = [token for token, agent in zip(row["input_ids"], row["agent_mask"], strict=True) if agent]
         assert "Thought: good. Action: click[ buy now ]" in tokenizer.tokenizer.decode(said_ids)
-    assert json.loads(out.read_text().splitlines()[0])["metadata"]["env"] == "webshop"
+    first = out.read_text().splitlines(keepends=True)[0]
+    assert json.loads(first)["metadata"]["env"] == "webshop"
+    assert json.loads(first)["metadata"]["temperature"] == 0, "noted though it was not given: another may not go on"
+    out.unlink()
+    out.with_suffix(".partial.jsonl").write_text(first)
+    assert main([*command, "--temperature", "0.9"]) == 2
+    assert "row 1: not what this command gathers" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import signal
 import threading
 import time
@@ -336,6 +337,31 @@ class TestLocal:
         together = chat(conversations, 0)
         assert together == [chat([conversation], 1)[0] for conversation in conversations]
         assert PromptingPolicy("few-shot", chat).act([START])
+
+    def test_a_template_without_a_system(self, folder, tmp_path):
+        """Such as Gemma's: what the system says stands at the head of what the user says."""
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+        tokenizer = chat_tokenizer("chatml")
+        plain = tokenizer.chat_template
+        refuse = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        tokenizer.chat_template = refuse + plain
+        tokenizer.save_pretrained(tmp_path)
+        said = [{"role": "user", "content": "Play."}, {"role": "assistant", "content": "the cat"}]
+        conversation = [{"role": "system", "content": "sat on"}, *said, {"role": "user", "content": "it"}]
+        same = [{"role": "user", "content": "sat on\n\nPlay."}, *conversation[2:]]
+        chat, other = LocalChat(str(tmp_path), max_tokens=6), LocalChat(str(folder), max_tokens=6)
+        read, expected = (
+            model._rendered([messages])["input_ids"].tolist()
+            for model, messages in ((chat, conversation), (other, same))
+        )
+        assert read == expected != other._rendered([conversation])["input_ids"].tolist()
+        assert chat([conversation], 0) == other([same], 0)
+        tokenizer.chat_template = "{{ raise_exception('never') }}"
+        tokenizer.save_pretrained(tmp_path)
+        with pytest.raises(
+            ConfigError, match=r"its chat template refuses the conversation \(never\); give another model"
+        ):
+            LocalChat(str(tmp_path))([conversation], 0)
 
     def test_a_conversation_that_it_has_no_room_for(self, folder):
         chat = LocalChat(str(folder), max_tokens=8)

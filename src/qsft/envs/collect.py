@@ -100,8 +100,7 @@ class Collection:
         trajectories = self._player.play(self._seed, number)
         if all("error" in trajectory.metadata for trajectory in trajectories):
             raise QSFTError(
-                f"all of {len(trajectories)} episodes failed, the first with {trajectories[0].metadata['error']}; what was "
-                "collected before is kept: mend that and repeat the command"
+                f"all of {len(trajectories)} episodes failed, the first with {trajectories[0].metadata['error']}"
             )
         for episode, trajectory in enumerate(trajectories, start=number * self.block_size):
             trajectory.metadata = {**self.source, "episode": episode, **trajectory.metadata}
@@ -167,7 +166,8 @@ def collect_to_file(
         ConfigError: at once.
         DataError: ``out``, or the folder of its pictures, exists; it has another ending; what was gathered before was
             made with other arguments; another process is writing it; the disk is full. What was gathered so far is kept.
-        QSFTError: a whole block of episodes failed. What was gathered so far is kept.
+        QSFTError: a whole block of episodes failed, an environment's endpoint is down, or the episode that is played
+            again to see that what was gathered is this collection's failed. What was gathered so far is kept.
     """
     # Only here: reading and writing files brings in pyarrow and datasets, which playing does not need.
     from qsft.data.files import only_writer
@@ -213,8 +213,15 @@ def _collect(collection: Collection, episodes: int, out: Path, partial: Path) ->
     pictures = free_picture_folder(out, partial)
     done, failures = _resume(partial, collection, episodes, pictures)
     append_rows(partial, [])  # pictures without it would look like those of another file
+    blocks = _blocks(collection, done, episodes)
     with RowProgress(f"Collecting {out.name}", lambda: done / episodes) as progress:
-        for block in _blocks(collection, done, episodes):
+        while done < episodes:
+            try:
+                block = next(blocks)
+            except QSFTError as error:
+                raise QSFTError(
+                    f"{error} ({done} of {episodes} episodes are kept in {partial}; repeat to go on)"
+                ) from error
             append_rows(partial, [_row(each, pictures) for each in block])
             failures += sum(_is_lost(each) for each in block)
             done += len(block)
@@ -258,7 +265,7 @@ def _resume(partial: Path, collection: Collection, episodes: int, pictures: Path
     if not partial.exists():
         return 0, 0
     rows = size = failures = 0
-    row: dict[str, Any] = {}
+    played: dict[str, Any] = {}  # the last one that was played to its end
     with partial.open("rb") as file:
         for line in file:
             if rows == episodes or not line.endswith(b"\n"):
@@ -272,10 +279,19 @@ def _resume(partial: Path, collection: Collection, episodes: int, pictures: Path
             if {**noted, **collection.source, "episode": rows} != noted:
                 raise _other(partial, rows + 1)
             rows, size, failures = rows + 1, size + len(line), failures + ("error" in noted)
-    if rows and collection.repeatable:
-        number, index = divmod(rows - 1, collection.block_size)
-        if row != json.loads(json.dumps(_row(collection.block(number)[index], pictures))):
-            raise _other(partial, rows)
+            if "error" not in noted:
+                played = row
+    if played and collection.repeatable:
+        episode = played["metadata"]["episode"]
+        number, index = divmod(episode, collection.block_size)
+        again = collection.block(number)[index]
+        if "error" in again.metadata:
+            raise QSFTError(
+                f"episode {episode}, which is played again to see that {partial} is of this command, failed: "
+                f"{again.metadata['error']}; mend that and repeat the command"
+            )
+        if played != json.loads(json.dumps(_row(again, pictures))):
+            raise _other(partial, episode + 1)
     os.truncate(partial, size)
     return rows, failures
 

@@ -56,7 +56,7 @@ def gather(
     Raises:
         ConfigError: unknown name or option.
         DataError: ``out``, or the folder of its pictures, exists; it has another ending; what was gathered before was
-            made with other arguments; another process is writing it.
+            made with other arguments, or is more than is asked for; another process is writing it.
         QSFTError: the policy failed, or more than a tenth of the episodes did; the message says how many are kept, and
             the same call plays the others.
     """
@@ -84,6 +84,11 @@ def _gather(
 
     pictures = free_picture_folder(out, partial)
     done = _gathered(partial, source)
+    if done and max(done) >= episodes:
+        raise DataError(
+            f"{partial}: {len(done)} episodes are there, up to number {max(done)}: ask for at least {max(done) + 1}, or "
+            "delete the file"
+        )
     missing = [episode for episode in range(episodes) if episode not in done]
     policy.seed(derive_seed(seed, 1, len(done)))
     kept, failures = episodes - len(missing), list[str]()
@@ -108,7 +113,7 @@ def _gather(
     except QSFTError as error:
         raise QSFTError(f"{error} ({kept} of {episodes} episodes are kept in {partial}; repeat to go on)") from error
     collected = sorted(load_trajectories(partial), key=lambda played: played.metadata["episode"])
-    count = write_trajectories(out, (played for played in collected if played.metadata["episode"] < episodes))
+    count = write_trajectories(out, collected)
     partial.unlink()
     return count
 

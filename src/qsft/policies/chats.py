@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import jinja2
 import numpy as np
 
 from qsft.data.pictures import png, read_picture
@@ -111,14 +112,15 @@ class LocalChat:
     """Answers of a Hugging Face chat model in this process.
 
     Args:
-        path: hub id or local checkpoint; its tokenizer needs a chat template.
+        path: hub id or local checkpoint; its tokenizer needs a chat template. Where that has no role for the system, its
+            text stands at the head of the first message of the user.
         temperature: of sampling; 0 for greedy.
         max_tokens: longest answer.
         device: where it runs.
 
     Raises:
         CheckpointError: it cannot be loaded.
-        ConfigError: no chat template.
+        ConfigError: no chat template, or one that refuses these conversations.
     """
 
     def __init__(self, path: str, temperature: float = 0.0, max_tokens: int = 512, device: str = "cpu") -> None:
@@ -150,9 +152,7 @@ class LocalChat:
         if any(not isinstance(message["content"], str) for messages in conversations for message in messages):
             raise ConfigError(f"{self.name}: a local chat model is shown texts alone; serve it, and give --endpoint.")
 
-        inputs = self.tokenizer.apply_chat_template(
-            list(conversations), add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-        ).to(self.model.device)
+        inputs = self._rendered(conversations).to(self.model.device)
         lengths, most = inputs["attention_mask"].sum(dim=1).tolist(), max_positions(self.model)
         answers: dict[int, str | RefusedRequest] = {
             place: RefusedRequest(
@@ -178,3 +178,24 @@ class LocalChat:
         replies = self.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
         answers.update(zip(fits, replies, strict=True))
         return [answers[place] for place in range(len(lengths))]
+
+    def _rendered(self, conversations: Sequence[Messages]) -> Any:
+        settings = {"add_generation_prompt": True, "padding": True, "return_tensors": "pt", "return_dict": True}
+        try:
+            try:
+                return self.tokenizer.apply_chat_template(list(conversations), **settings)
+            except jinja2.TemplateError:  # those of some models have no role for the system
+                told_by_user = [_told_by_user(messages) for messages in conversations]
+                return self.tokenizer.apply_chat_template(told_by_user, **settings)
+        except jinja2.TemplateError as error:
+            raise ConfigError(
+                f"{self.name}: its chat template refuses the conversation ({' '.join(str(error).split())}); give another "
+                "model"
+            ) from None
+
+
+def _told_by_user(messages: Messages) -> Messages:
+    """What the system says at the head of the first message, which is the user's."""
+    if len(messages) < 2 or [message["role"] for message in messages[:2]] != ["system", "user"]:
+        return messages
+    return [{"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}, *messages[2:]]

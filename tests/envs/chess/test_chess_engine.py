@@ -86,6 +86,18 @@ def test_an_engine_that_fails_costs_one_episode(
     assert "episode 1 of chess failed" in caplog.text
 
 
+def test_a_players_engine_that_fails_twice_costs_one_episode(stand_in: Callable[..., str]) -> None:
+    """The player's own moves are asked for as the opponent's are; once more, and then its game is over."""
+    settings = EngineSettings(stand_in("die", "a2a3", "b2b3", "a2a3", "die", "die", "a2a3", "b2b3"), 2)
+    policy = make_policy("chess", "stockfish")
+    policy._settings = settings  # type: ignore[attr-defined]
+    games = list(
+        rollout(policy, lambda: make("chess", opponent="random", max_moves=1), 3, 0, batch_size=1, progress=False)
+    )
+    assert ["error" in game.metadata for game in games] == [False, True, False]
+    assert "UnansweredTurns" not in games[1].metadata["error"] and "EngineError" in games[1].metadata["error"]
+
+
 def test_an_evaluation_without_an_engine_ends_at_once(tmp_path: Path) -> None:
     missing = str(tmp_path / "nothing")
     policy = make_policy("chess", "random")

@@ -20,7 +20,7 @@ from qsft.envs.chess.env import Chess
 from qsft.envs.chess.opponents import check_careless, random_move
 from qsft.envs.chess.skill import LINES, LOWEST_ELO, check_elo, pick, search_depth, skill_level
 from qsft.envs.chess.texts import action_text, last_position
-from qsft.errors import ConfigError
+from qsft.errors import ConfigError, UnansweredTurns
 
 if TYPE_CHECKING:
     from qsft.data.trajectory import Trajectory
@@ -61,17 +61,25 @@ class ChessPolicy(ABC):
 
         Raises:
             DataError: a history that ends with no position.
+            UnansweredTurns: the engine failed twice at some of them.
         """
         games = {}
-        actions = []
+        actions: list[str | None] = []
+        errors: dict[int, Exception] = {}
         for history in histories:
             board = last_position(history)
             # The trajectory is held along with its player: while it is, no other can have its id.
             games[id(history)] = game = self._games.get(id(history)) or (history, self.begin(self._child()))
             # A finished position, which a game may be made to begin with, has no good answer.
-            actions.append(action_text(board.san(game[1](board)) if any(board.legal_moves) else "--"))
+            try:
+                actions.append(action_text(board.san(game[1](board)) if any(board.legal_moves) else "--"))
+            except EngineError as error:
+                errors[len(actions)] = error
+                actions.append(None)
         self._games = games
-        return actions
+        if errors:
+            raise UnansweredTurns(actions, errors)
+        return [action for action in actions if action is not None]
 
     def _child(self) -> np.random.Generator:
         return np.random.default_rng(int(self.rng.integers(2**63)))
