@@ -125,7 +125,7 @@ def test_studies_and_seeds_side_by_side(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_study_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "maze.yaml").write_text(MAZE.replace("seed: 2}", "seed: 2, env_options: {size: 3}}"))
+    (tmp_path / "maze.yaml").write_text(MAZE.replace("seed: 2}", "seed: 2, env_options: {maze: nowhere}}"))
     assert main(["reproduce", "maze.yaml", "--seeds", "0", "--jobs", "2"]) == 2
     told = " ".join(capfd.readouterr().err.split())
-    assert "1 of 1 jobs failed, the first maze, seed 0" in told and "environment 'maze' has no option 'size'" in told
+    assert "1 of 1 jobs failed, the first maze, seed 0" in told and "maze 'nowhere' is unknown" in told

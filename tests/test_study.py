@@ -14,11 +14,14 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from qsft.cli import main
 from qsft.errors import ConfigError
+from qsft.evaluation import ResultsFile
 from qsft.models.scratch import bpe_tokenizer
 from qsft.pretrain import pretrain
 from qsft.study import collect_data, made_by, run_study, symbol_tokenizer, train_run
 from qsft.study_file import Study
+from qsft.study_start import stage_one
 from qsft.training import RunSettings
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -120,6 +123,102 @@ def test_rows_tell_which_weights_they_went_on_from(study: Study, tmp_path: Path)
     shutil.rmtree(tmp_path / "work/seed-0/on")
     again = starts(("on",))
     assert again["on"][0] == "SFT" and again["on"][1] != found["on"][1], "a stage 1 of other weights"
+
+
+def test_a_run_of_another_stage_one_is_refused(study: Study, tmp_path: Path) -> None:
+    """Stage 1 is trained again with other settings; what went on from the old one is not its own any more."""
+    first, _ = study.runs
+    plan = dataclasses.replace(
+        study,
+        runs=[
+            first,
+            dataclasses.replace(first, name="on", behaviour_of="SFT"),
+            dataclasses.replace(first, name="shown"),
+        ],
+    )
+    plan.runs[2] = dataclasses.replace(plan.runs[2], policy_of="on")
+    runs, on = tmp_path / "seed-0", plan.runs[1]
+    folder, _ = train_run(plan, on, tmp_path, 0, quiet=True)
+    before = stage_one(plan, on, runs)
+    assert train_run(plan, on, tmp_path, 0, quiet=True)[0] == folder, "the same stage 1"
+    shutil.rmtree(runs / "SFT")
+    other = dataclasses.replace(
+        plan, runs=[dataclasses.replace(first, settings={"behaviour": {"learning_rate": 0.1}}), *plan.runs[1:]]
+    )
+    with pytest.raises(ConfigError, match="on: goes on from another training of 'SFT' than the one that is there now"):
+        train_run(other, on, tmp_path, 0, quiet=True)
+    assert stage_one(other, on, runs) == stage_one(other, plan.runs[2], runs) == before, "what it did go on from"
+    shutil.rmtree(folder)
+    train_run(other, on, tmp_path, 0, quiet=True)
+    assert stage_one(other, on, runs)["weights"] != before["weights"]
+
+
+def test_a_row_that_another_command_made_meanwhile_stays(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = tmp_path / "results.json"
+    run_study(study, tmp_path / "work", results, [0], "first", progress=False)
+    there = results.read_text()
+    asked: list[object] = []
+    has = ResultsFile.has
+
+    def not_yet(file: ResultsFile, key: object) -> bool:
+        asked.append(key)
+        return asked.count(key) > 1 and has(file, key)
+
+    monkeypatch.setattr(ResultsFile, "has", not_yet)
+    assert run_study(study, tmp_path / "other", results, [0], "second", progress=False) == []
+    assert results.read_text() == there
+    assert "another command made the row of other, seed 0, meanwhile; it stays" in caplog.text
+
+
+def test_a_folder_of_studies_does_the_runs_that_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, table, scripted in (("a", "first", "population"), ("b", "second", "random")):
+        text = STUDY.replace("name: SFT, method: sft, data: all", f"name: {scripted}, method: scripted")
+        (tmp_path / f"{name}.yaml").write_text(text + f"table: {table}\n")
+    results = tmp_path / "results.json"
+    command = ["reproduce", str(tmp_path), "--results", str(results), "--work", str(tmp_path / "work"), "--seeds", "1"]
+    assert main([*command, "--only", "nobody"]) == 2
+    assert "--only: no run is called 'nobody'; there are population, other, random" in capsys.readouterr().err
+    for jobs in ("1", "2"):
+        assert main([*command, "--only", "random", "--jobs", jobs]) == 0
+        (row,) = ResultsFile(results).rows()
+        assert (row.env, row.config, row.seed) == ("second", "random", 1)
+        assert row.command == f"qsft reproduce {tmp_path / 'b.yaml'} --seeds 1"
+        results.unlink()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: other", "name: 5", "run 5: name, method and decoding are names; write them as text"),
+        ("name: other", "name: ''", "run '': name, method and decoding are names"),
+        ("decoding: supervised}\n", "decoding: [supervised]}\n", "run 'SFT': name, method and decoding are names"),
+        ("policy: population", "policy: 4", "collect: all: policy: 4 is no name of a policy"),
+        ("seed: 5}", "seed: 5, env_options: [1]}", "collect: all: env_options: must hold NAME: VALUE pairs"),
+        ("seed: 5}", "seed: -1}", "collect: all: seed: -1 is no whole number from 0 to"),
+        (
+            "seed: 5}",
+            "seed: 5, env_options: {size: 1}}",
+            "collect: all: environment 'twenty-questions' has no option 'size'",
+        ),
+        ("seed: 1}", "seed: 1, env_options: {size: 1}}", "select: environment 'twenty-questions' has no option 'size'"),
+        ("seed: 1}", f"seed: {2**70}}}", "select: seed is missing, or no whole number from 0 to"),
+        ("temperature: 0}", "temperature: 0}, {temperature: 0}", r"\{'temperature': 0\} is there twice; take one out"),
+        ("temperature: 0}", "target_return: 0}", "target_return is of return-conditioned, not of sft"),
+        ("name: other, ", "name: other, env_options: {size: 1}, ", "run 'other': environment .* has no option 'size'"),
+    ],
+)
+def test_what_is_wrong_in_a_study_is_told_before_anything_is_done(
+    old: str, new: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "study.yaml"
+    assert old in STUDY
+    path.write_text(STUDY.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=message):
+        Study.load(path)
 
 
 def test_the_time_of_all_sittings_counts(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,12 +29,14 @@ def add_reproduce(verbs: Any) -> None:
 
 def _reproduce(arguments: argparse.Namespace) -> None:
     from qsft.evaluation import GAME_SCALES, ResultsFile, print_table
-    from qsft.study import run_study
+    from qsft.study import check_rows, run_study, wanted_runs
     from qsft.study_file import Study, study_files
 
     form = "-quick" if arguments.quick else ""
     seeds = arguments.seeds or ([0] if arguments.quick else [0, 1, 2])
-    studies = [(path, Study.load(path, arguments.quick)) for path in study_files(arguments.study)]
+    studies = _with_runs(
+        [(path, Study.load(path, arguments.quick)) for path in study_files(arguments.study)], arguments.only
+    )
     chat = None if arguments.model is None else chat_model(arguments)
     places = {
         path: (
@@ -43,12 +45,15 @@ def _reproduce(arguments: argparse.Namespace) -> None:
         )
         for path, _ in studies
     }
+    for path, study in studies:
+        check_rows(study, ResultsFile(places[path][1]), wanted_runs(study, seeds, _own(study, arguments.only)), chat)
     if arguments.jobs > 1:
         _side_by_side(arguments, studies, seeds, places)
     for path, study in studies:
         work, results = places[path]
-        command = f"qsft reproduce {path}" + (" --quick" if arguments.quick else "")
-        run_study(study, work, results, seeds, command, arguments.only, chat=chat)
+        for seed in seeds:
+            command = f"qsft reproduce {path}{' --quick' if arguments.quick else ''} --seeds {seed}"
+            run_study(study, work, results, [seed], command, _own(study, arguments.only), chat=chat)
         names = {run.name for run in study.runs}
         rows = [
             row
@@ -57,6 +62,25 @@ def _reproduce(arguments: argparse.Namespace) -> None:
         ]
         if rows:
             print_table(rows, GAME_SCALES.get(study.row_env), title=f"{path.stem} ({results})")
+
+
+def _with_runs(studies: list[Any], only: list[str]) -> list[Any]:
+    """The studies that have a run of these names; all of them where none is asked for.
+
+    Raises:
+        ConfigError: none has a run of one of the names.
+    """
+    from qsft.errors import ConfigError
+
+    known = dict.fromkeys(run.name for _, study in studies for run in study.runs)
+    if unknown := [name for name in only if name not in known]:
+        raise ConfigError(f"--only: no run is called {unknown[0]!r}; there are {', '.join(known)}.")
+    return [(path, study) for path, study in studies if not only or _own(study, only)]
+
+
+def _own(study: Any, only: list[str]) -> list[str]:
+    """The names that are of the study's runs."""
+    return [name for name in only if name in {run.name for run in study.runs}]
 
 
 def _side_by_side(arguments: argparse.Namespace, studies: list[Any], seeds: list[int], places: dict[Path, Any]) -> None:
@@ -70,7 +94,7 @@ def _side_by_side(arguments: argparse.Namespace, studies: list[Any], seeds: list
         files = dict.fromkeys(results for _, results in places.values())
         return {(path, row.key) for path in files for row in ResultsFile(path).rows()}
 
-    passed = [*(["--quick"] if arguments.quick else []), *(["--only", *arguments.only] if arguments.only else [])]
+    passed = ["--quick"] if arguments.quick else []
     for name in _PASSED_ON:
         value = getattr(arguments, name)
         if value is not None:
@@ -80,13 +104,14 @@ def _side_by_side(arguments: argparse.Namespace, studies: list[Any], seeds: list
     for seed in seeds:
         for path, study in studies:
             work, results = places[path]
-            runs = [run for _, run in wanted_runs(study, [seed], arguments.only)]
+            only = _own(study, arguments.only)
+            runs = [run for _, run in wanted_runs(study, [seed], only)]
             keys = {(results, key_of(study, run, seed)) for run in runs if prompting or run.method not in PROMPTED}
             if keys <= before:
                 continue
             missing |= keys - before
             told = ("reproduce", path, "--seeds", seed, "--results", results, "--work", arguments.work)
-            command = (sys.executable, "-m", "qsft.cli", *map(str, told), *passed)
+            command = (sys.executable, "-m", "qsft.cli", *map(str, told), *passed, *(["--only", *only] if only else []))
             jobs.append(Job(f"{path.stem}, seed {seed}", command, work / f"seed-{seed}.log"))
     if jobs:
         run_jobs(jobs, arguments.jobs, lambda: len(missing & finished()), len(missing), "rows")

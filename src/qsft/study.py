@@ -7,7 +7,6 @@ skipped, so a table fills up over many sittings.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import time
@@ -20,7 +19,6 @@ from typing import Any
 
 import torch
 
-from qsft.data.dataset import content_hash
 from qsft.data.text_files import check_place, make_folder, write_text
 from qsft.data.trajectory import Trajectory
 from qsft.envs import make, make_policy, symbols
@@ -39,7 +37,6 @@ from qsft.evaluation import (
 )
 from qsft.evaluation.kinds import mean_counts, rows_by_kind
 from qsft.evaluation.results import RowKey
-from qsft.models.policy_model import BEHAVIOUR_DIR
 from qsft.models.robot_processor import robot_processor
 from qsft.models.scratch import llava_processor, word_level_tokenizer
 from qsft.policies.base import Policy
@@ -51,6 +48,7 @@ from qsft.policies.prompting import KINDS as PROMPTED
 from qsft.policies.prompting import PromptingPolicy, best_examples
 from qsft.pretrain import pretrain
 from qsft.study_file import UNTRAINED, Study, StudyRun, episode_options, is_only_legal, row_method, run_settings, slug
+from qsft.study_start import hash_of, note_start, stage_one
 from qsft.training import train
 from qsft.training.runs import RUN_FILE, STAGES_OF
 
@@ -85,15 +83,18 @@ def run_study(
         work: folder for data, tokenised data and runs; a killed study goes on from there.
         results: the results file.
         seeds: of data, weights, data order.
-        command: what makes the rows again.
+        command: what makes the rows of these seeds again.
         only: names of the runs to do; all of them when empty.
         progress: show bars.
         chat: the model of the runs that prompt one; ``None`` leaves these out.
+
+    Raises:
+        ConfigError: as :func:`wanted_runs` and :func:`check_rows`, before anything is done.
     """
     finished = []
     file = ResultsFile(results)
     wanted = wanted_runs(study, seeds, only)
-    _check_rows(study, file, wanted, chat)
+    check_rows(study, file, wanted, chat)
     for seed, run in wanted:
         if file.has(key_of(study, run, seed)):
             continue
@@ -107,6 +108,11 @@ def run_study(
             done = _trained(study, run, work, seed, command, progress)
         extra = {**done.row.extra, "study": made_by(study, run, chat)}
         done.row = dataclasses.replace(done.row, env=study.row_env, extra=extra)
+        if file.has(done.row.key):
+            logger.warning(
+                "%s: another command made the row of %s, seed %d, meanwhile; it stays", results, run.name, seed
+            )
+            continue
         file.add(done.row)
         finished.append(done)
     return finished
@@ -149,15 +155,15 @@ def made_by(study: Study, run: StudyRun, chat: Chat | None = None) -> str:
         "decoding": study.decoding.get(run.decoding),
         "chat": chat.name if chat and run.method in PROMPTED else None,
     }
-    return _hash_of(json.dumps(settings, sort_keys=True, default=str))
+    return hash_of(json.dumps(settings, sort_keys=True, default=str))
 
 
-def _hash_of(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+def check_rows(study: Study, file: ResultsFile, wanted: Iterable[tuple[int, StudyRun]], chat: Chat | None) -> None:
+    """See that the rows which runs would be skipped for were made with the study's settings.
 
-
-def _check_rows(study: Study, file: ResultsFile, wanted: Iterable[tuple[int, StudyRun]], chat: Chat | None) -> None:
-    """Raises ConfigError where a row that a run would be skipped for was made with other settings."""
+    Raises:
+        ConfigError: one was made with others.
+    """
     noted = {row.key: row.extra["study"] for row in file.rows() if "study" in row.extra}
     for seed, run in wanted:
         found = noted.get(key_of(study, run, seed))
@@ -226,7 +232,7 @@ def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, p
         "decoding": grid.setting,
         "grid": [grid_row.to_json() for grid_row in grid.rows],
         "training_seconds": round(seconds, 1),
-        "stage_one": _stage_one(study, run, folder.parent),
+        "stage_one": stage_one(study, run, folder.parent),
         **({"env_options": run.env_options} if run.env_options else {}),
         **({"only_legal": True} if is_only_legal(study, run) else {}),
         "last_log": _last_log(log),
@@ -237,20 +243,6 @@ def _trained(study: Study, run: StudyRun, work: Path, seed: int, command: str, p
         grid.test, method=run.method, seed=seed, config=run.name, command=command, seconds=total, extra=extra
     )
     return Finished(row, grid, folder)
-
-
-def _stage_one(study: Study, run: StudyRun, runs: Path) -> dict[str, str]:
-    """The run whose model this one went on from, itself where no other's, and a hash of that model's weights.
-
-    Rows tell by it whether stage 1 was the same: where its folder is gone it is trained anew, which elsewhere gives others.
-    """
-    if run.policy_of is not None:
-        run = study.run_named(run.policy_of, "run")
-    name = run.behaviour_of or run.name
-    folder = runs / slug(name)
-    own = folder / BEHAVIOUR_DIR
-    files = sorted((own if own.exists() else folder).glob("*.safetensors"))
-    return {"run": name, "weights": _hash_of(" ".join(map(content_hash, files)))}
 
 
 def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = False) -> tuple[Path, float]:
@@ -266,6 +258,7 @@ def train_run(study: Study, run: StudyRun, work: Path, seed: int, quiet: bool = 
     if run.behaviour_of is not None:
         origin = study.run_named(run.behaviour_of, f"run {run.name!r}: behaviour_of")
         behaviour_model = str(train_run(study, origin, work, seed, quiet)[0])
+        note_start(run, folder.parent)
     symbol_source = run.settings.get("tokenizer", study.tokenizer)
     tokenizer = symbol_tokenizer(symbol_source, study.env) if isinstance(symbol_source, dict) else None
     pretrained = None

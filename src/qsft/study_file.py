@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qsft.envs.registry import environment_class, scripted_policies
+from qsft.envs.registry import check_options, environment_class, scripted_policies
 from qsft.errors import ConfigError
 from qsft.policies.decoding import extraction, sampling
 from qsft.policies.load import EXTRACTIONS_OF
@@ -24,6 +24,7 @@ from qsft.training.runs import METHODS, STAGES_OF, RunSettings, stage_config, st
 UNTRAINED = ("scripted", *PROMPTED)
 _EPISODES = ("episodes", "seed", "env_options")
 _COLLECTION = ("policy", *_EPISODES)
+_MOST = 2**31  # of a number of episodes or a seed, which the row's is added to
 _STAGES = ("behaviour", *STAGES_OF)
 #: what a study says is right or wrong on any machine, also on one without the GPU that its bf16 is for
 _ANYWHERE = {"use_cpu": True}
@@ -122,6 +123,13 @@ class Study:
         """
         if not isinstance(self.env, str) or not isinstance(self.table, str | None):
             raise ConfigError(f"{where}: env and table are names; write them as text.")
+        for run in self.runs:
+            if not (
+                isinstance(run.name, str) and run.name and isinstance(run.method, str) and isinstance(run.decoding, str)
+            ):
+                raise ConfigError(
+                    f"{where}: run {run.name!r:.60}: name, method and decoding are names; write them as text."
+                )
         sections = ("collect", "decoding", "select", "test", "env_options", "behaviour", "likelihood", "critic")
         for name in sections if self.pretrain is None else (*sections, "pretrain"):
             if not isinstance(getattr(self, name), dict):
@@ -137,8 +145,10 @@ class Study:
         for name in ("select", "test"):
             for key, least in (("episodes", 1), ("seed", 0)):
                 value = getattr(self, name).get(key)
-                if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                    raise ConfigError(f"{where}: {name}: {key} is missing, or no whole number of at least {least}.")
+                if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _MOST:
+                    raise ConfigError(
+                        f"{where}: {name}: {key} is missing, or no whole number from {least} to 2**31 - 1."
+                    )
             if not isinstance(getattr(self, name).get("env_options", {}), dict):
                 raise ConfigError(f"{where}: {name}: env_options: must hold NAME: VALUE pairs.")
             _check_names(getattr(self, name), _EPISODES, f"{where}: {name}")
@@ -151,14 +161,23 @@ class Study:
                 raise ConfigError(f"{where}: collect: {name}: must hold NAME: VALUE pairs.")
             if missing := {"policy", "episodes"} - set(plan):
                 raise ConfigError(f"{where}: collect: {name}: {min(missing)} is missing.")
-            for key in ("episodes", "seed"):
-                if isinstance(plan.get(key, 1), bool) or not isinstance(plan.get(key, 1), int):
-                    raise ConfigError(f"{where}: collect: {name}: {key}: {plan[key]!r:.40} is no whole number.")
+            for key, least in (("episodes", 1), ("seed", 0)):
+                value = plan.get(key, 1)
+                if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _MOST:
+                    raise ConfigError(
+                        f"{where}: collect: {name}: {key}: {plan[key]!r:.40} is no whole number from {least} to 2**31 - 1."
+                    )
+            if not isinstance(plan["policy"], str):
+                raise ConfigError(f"{where}: collect: {name}: policy: {plan['policy']!r:.40} is no name of a policy.")
+            if not isinstance(plan.get("env_options", {}), dict):
+                raise ConfigError(f"{where}: collect: {name}: env_options: must hold NAME: VALUE pairs.")
             _check_names(plan, _COLLECTION, f"{where}: collect: {name}")
         for name, grid in self.decoding.items():
             if not isinstance(grid, list) or not grid or not all(isinstance(setting, dict) for setting in grid):
                 raise ConfigError(f"{where}: decoding: {name}: give a list of settings, such as [{{temperature: 0}}].")
-            for setting in grid:
+            for number, setting in enumerate(grid):
+                if setting in grid[:number]:
+                    raise ConfigError(f"{where}: decoding: {name}: {setting} is there twice; take one out.")
                 try:
                     extraction(setting), sampling(setting)
                 except ConfigError as error:
@@ -176,6 +195,14 @@ class Study:
                 raise ConfigError(f"{where}: {error}") from error
         for run in self.runs:
             self._check_run(run, f"{where}: run {run.name!r}")
+        options = {name: getattr(self, name).get("env_options", {}) for name in ("select", "test")}
+        options |= {f"collect: {name}": plan.get("env_options", {}) for name, plan in self.collect.items()}
+        options |= {f"run {run.name!r}": run.env_options for run in self.runs}
+        for name, own in {"env_options": self.env_options, **options}.items():
+            try:
+                check_options(self.env, own)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {name}: {error}") from error
 
     def run_named(self, name: str, where: str) -> StudyRun:
         """The run of that name.
@@ -207,7 +234,12 @@ class Study:
             return
         if run.decoding not in self.decoding:
             raise ConfigError(f"{where}: decoding grid {run.decoding!r} is not in the study.")
-        for kind in (extraction(setting).kind for setting in self.decoding[run.decoding]):
+        for setting in self.decoding[run.decoding]:
+            kind = extraction(setting).kind
+            if setting.get("target_return") is not None and run.method != "return-conditioned":
+                raise ConfigError(
+                    f"{where}: decoding grid {run.decoding!r}: target_return is of return-conditioned, not of {run.method}."
+                )
             if kind not in EXTRACTIONS_OF.get(run.method, ("product",)):
                 raise ConfigError(
                     f"{where}: decoding grid {run.decoding!r}: extraction {kind!r} reads values that {run.method} has not."

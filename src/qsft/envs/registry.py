@@ -53,6 +53,15 @@ def make(name: str, **options: Any) -> Environment:
     return _call(cls, f"environment {name!r}", **options)
 
 
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """See that an environment has options of these names, without making one, which some need minutes or a program for.
+
+    Raises:
+        ConfigError: unknown name or option.
+    """
+    _check_names(environment_class(name), f"environment {name!r}", options)
+
+
 def scripted_policies(name: str) -> list[str]:
     """Names of the environment's scripted policies, sorted."""
     return sorted(environment_class(name).policies)
@@ -130,12 +139,16 @@ def _load(target: str) -> Any:
         raise ConfigError(f"cannot import {target!r} ({error}); is its package installed and on the path?") from error
 
 
-def _call(factory: Any, what: str, *args: Any, **options: Any) -> Any:
-    """``factory(*args, **options)``, with a message that names the options where one is unknown or of the wrong type."""
-    parameters = list(inspect.signature(factory).parameters)[len(args) :]
+def _check_names(factory: Any, what: str, options: Mapping[str, Any], given: int = 0) -> None:
+    parameters = list(inspect.signature(factory).parameters)[given:]
     for option in options:
         if option not in parameters:
             raise ConfigError(f"{what} has no option {option!r}; it has: {', '.join(parameters) or 'none'}")
+
+
+def _call(factory: Any, what: str, *args: Any, **options: Any) -> Any:
+    """``factory(*args, **options)``, with a message that names the options where one is unknown or of the wrong type."""
+    _check_names(factory, what, options, len(args))
     try:
         return factory(*args, **options)
     except QSFTError:
