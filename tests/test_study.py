@@ -340,7 +340,7 @@ NASTY = {
     "another critic's": ("sft, data: others,", "awr, data: others, settings: {critic: {tau: 1}},", "critic: .*'tau'"),
     "stage 2's": ("sft, data: others,", "qsft, data: others, settings: {likelihood: {form: x}},", "form: 'x' is"),
     "a stage that holds nothing": ("data: others,", "data: others, settings: {behaviour: },", "behaviour: must hold"),
-    "a run's setting": ("data: others,", "data: others, settings: {start_from: x},", "'other': start_from: 'x'"),
+    "a run's setting": ("sft, data: others,", "qsft, data: others, settings: {start_from: x},", "'other': start_from: 'x'"),
     "pretraining's typing error": ("400, max_steps", "400, mx_steps", "study.yaml: pretrain: .*mx_steps"),
     "pretraining's wrong number": ("texts: 40", "texts: few", "pretrain: texts: 'few' must be a whole number"),
     "pretraining's missing number": ("texts: 40, ", "", "pretrain: texts is missing"),

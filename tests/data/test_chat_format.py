@@ -302,3 +302,14 @@ def test_each_sequence_of_roles_is_checked_once(monkeypatch):
     first = len(calls)
     tokenized(episode(*CHAT))
     assert (first, len(calls) - first) == (2, 1)  # The two shorter ones were checked when the template was read.
+
+
+def test_several_templates_by_name():
+    """As some models have one for tools beside the one that is meant unless another is asked for."""
+    tokenizer = chat("chatml")
+    expected = TrajectoryTokenizer(tokenizer)(episode(*CHAT))
+    tokenizer.chat_template = {"tool_use": "{{ raise_exception('no') }}", "default": tokenizer.chat_template}
+    assert TrajectoryTokenizer(tokenizer)(episode(*CHAT)) == expected
+    tokenizer.chat_template = {"rag": "", "tool_use": ""}
+    with pytest.raises(ConfigError, match="the tokenizer's chat templates are rag, tool_use; name one of them default"):
+        TrajectoryTokenizer(tokenizer)

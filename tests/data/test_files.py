@@ -231,3 +231,14 @@ def test_a_failed_append_leaves_the_file_as_it_was(tmp_path):
     with disk_of(4_000_000), pytest.raises(DataError, match=r"cannot be written .File too large."):
         append_trajectories(path, big())
     assert path.read_bytes() == LINE
+
+
+@pytest.mark.parametrize("images", [["a.png"], 3])
+def test_images_of_a_whole_row_are_refused_in_every_format(tmp_path, images):
+    row = {"messages": [{"role": "assistant", "content": "hi\n"}], "rewards": [1.0], "images": images}
+    path = tmp_path / "f.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    datasets.Dataset.from_list([row]).to_parquet(tmp_path / "f.parquet")
+    datasets.Dataset.from_list([row]).save_to_disk(tmp_path / "folder")
+    for name in ("f.jsonl", "f.parquet", "folder"):
+        assert "row 1: field images: not read; write the path of each image" in says(tmp_path / name)

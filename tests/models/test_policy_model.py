@@ -1,12 +1,13 @@
 """The composite model generates what its definition says, in every decoding mode, and survives the disk."""
 
+import copy
 import json
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models import Extraction, QSFTPolicyModel, load_causal_lm
@@ -142,6 +143,20 @@ def test_what_is_read_off_both_models(models):
         torch.testing.assert_close(logits[i, -1].softmax(-1), expected, rtol=1e-3, atol=1e-5)
     with pytest.raises(ConfigError, match="with_behaviour=True"):
         QSFTPolicyModel.combine(models[0], None, dummy_token_id=DUMMY).read(padded["input_ids"])
+
+
+def test_it_ends_where_the_likelihood_model_does(models):
+    """A checkpoint's own generation says where turns end; its config may name another token, as base models' do."""
+    likelihood = copy.deepcopy(models[0])
+    likelihood.generation_config = GenerationConfig(pad_token_id=PAD)
+    prompt = torch.tensor(PROMPTS[:1])
+    first = QSFTPolicyModel.combine(likelihood, None, dummy_token_id=DUMMY).generate(prompt, max_new_tokens=COUNT)
+    assert first.shape[1] == prompt.shape[1] + COUNT
+    end = int(first[0, prompt.shape[1]])
+    likelihood.generation_config = GenerationConfig(eos_token_id=[9, end], pad_token_id=PAD, do_sample=True)
+    policy = QSFTPolicyModel.combine(likelihood, None, dummy_token_id=DUMMY)
+    assert policy.generate(prompt, max_new_tokens=COUNT)[0, prompt.shape[1] :].tolist() == [end]
+    assert not policy.generation_config.do_sample, "how it samples is the policy's own"
 
 
 class TestDisk:

@@ -282,6 +282,19 @@ def test_one_stage_methods(method, data, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "run"}
 
 
+def test_groups_by_length_are_drawn_as_they_were(data, tmp_path, monkeypatch):
+    """The third step of the second epoch; Transformers' own groups would be others after it."""
+    stage = {**STAGE, "save_steps": 2, "train_sampling_strategy": "group_by_length"}
+    plan = RunSettings("sft", str(data), MODEL, behaviour=stage)
+    whole = go(plan, tmp_path / "whole")
+    interrupted(plan, tmp_path / "run", monkeypatch, lambda p: kill_in_step(p, "behaviour", 6))
+    go(plan, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", whole)
+    lines = logs(whole)["log-behaviour.jsonl"]
+    other = go(RunSettings("sft", str(data), MODEL, behaviour=stage, seed=1), tmp_path / "other")
+    assert lines != logs(other)["log-behaviour.jsonl"]
+
+
 SCRIPT = """
 import sys
 from tests.training.test_resume import go, settings

@@ -14,6 +14,7 @@ from qsft.models import load_causal_lm
 from qsft.policies import load_policy
 from qsft.training import ILQLConfig, QSFTConfig, RunSettings, SFTConfig, runs, stages, train
 from qsft.training.runs import longest_reply
+from tests.data.families import byte_bpe
 from tests.models import tiny
 
 MODEL = {"model_type": "gpt2", **tiny.SIZES["gpt2"]}
@@ -53,6 +54,8 @@ BAD = {
     "not a mapping": ({"likelihood": None}, ConfigError, "likelihood: must hold settings"),
     "bad value of the ecosystem": ({"behaviour": {"lr_scheduler_type": "wavy"}}, ConfigError, "behaviour:.*wavy"),
     "bad type": ({"behaviour": {"save_steps": "often"}}, ConfigError, "behaviour:"),
+    "end of turn": ({"end_of_turn": 3}, ConfigError, "end_of_turn: 3 must be the text of a token, or a list of such"),
+    "no end of turn": ({"end_of_turn": []}, ConfigError, r"end_of_turn: \[\] must be the text of a token"),
     "form": ({"likelihood": {"form": "square"}}, ConfigError, "form: 'square' is unknown"),
     "backup": ({"likelihood": {"backup": "min"}}, ConfigError, "backup: 'min'"),
     "gamma": ({"likelihood": {"gamma": 1.5}}, ConfigError, "gamma: 1.5 is outside"),
@@ -455,11 +458,11 @@ class TestResults:
     def test_a_record_of_before_a_setting_existed(self, data, tmp_path):
         out = go(settings(data, "sft"), tmp_path / "run")
         record = json.loads((out / "run.json").read_text())
-        del record["settings"]["start_from"]
+        del record["settings"]["format"]
         (out / "run.json").write_text(json.dumps(record))
         go(settings(data, "sft"), out, resume=True)
-        with pytest.raises(ConfigError, match="start_from was 'behaviour' and is now 'model'"):
-            go(settings(data, "sft", start_from="model"), out, resume=True)
+        with pytest.raises(ConfigError, match="format was 'auto' and is now 'text'"):
+            go(settings(data, "sft", format="text"), out, resume=True)
 
     def test_longest_reply(self, tmp_path):
         rows = tiny.dataset(tmp_path, tiny.trajectories(40, seed=2))
@@ -496,3 +499,32 @@ def test_configs_have_the_documented_defaults(tmp_path):
     assert not config.bf16
     assert SFTConfig(output_dir=str(tmp_path)).loss_chunk_size == 256
     assert logging.getLogger("qsft") is runs.logger
+
+
+def test_replies_of_several_lines(tmp_path):
+    """A base model has no template, and its turns end with a newline unless the run names another end."""
+    path, out = tmp_path / "lines.jsonl", tmp_path / "run"
+    episode = Trajectory([Turn("user", "go\n"), Turn("assistant", "one\ntwo", 1.0)], "terminated")
+    write_trajectories(path, [episode] * 4)
+    tokenizer = byte_bpe(["<eos>"], None, "<eos>")
+    plan = settings(path, "sft")
+    refused(out, DataError, "row 1: .*give another end_of_turn", lambda: go(plan, out, tokenizer=tokenizer))
+    go(settings(path, "sft", end_of_turn="<eos>"), out, tokenizer=tokenizer)
+    policy = load_policy(out)
+    assert policy.tokenizer.end_of_turn_ids == [tokenizer.eos_token_id]
+    assert policy.tokenizer(episode)["agent_mask"].count(1) == len(tokenizer.encode("one\ntwo")) + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"likelihood": {**STAGE, "return_low": 0, "return_high": 0.5}}, r"row 5: field rewards: the return-to-go"),
+        ({"likelihood": {**STAGE, "horizon": 1}}, r"row 5: has 2 turns of the agent"),
+    ],
+)
+def test_rows_are_named_by_their_lines(tmp_path, changes, says):
+    path, out = tmp_path / "lines.jsonl", tmp_path / "run"
+    one, two = (Trajectory([Turn("user", "a\n"), Turn("assistant", "b\n", 0.5)] * n, "terminated") for n in (1, 2))
+    write_trajectories(path, [one, two])
+    path.write_text("\n\n" + path.read_text().replace("\n", "\n\n"))
+    refused(out, DataError, f"lines.jsonl: {says}", lambda: go(settings(path, **changes), out))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import datasets
 import pytest
@@ -132,6 +133,14 @@ def test_values_from_batches_of_one_length_are_warned_of(tmp_path, caplog, strat
             told = [record.getMessage() for record in caplog.records if record.name == "qsft"]
             warned = strategy == "group_by_length" and kind is not SFTConfig
             assert len(told) == warned and all("each batch holds one return" in text for text in told)
+
+
+@pytest.mark.parametrize("method", ["sft", "qsft"])
+def test_a_card_for_the_hub_is_of_the_language_model(data, tmp_path, method):
+    trained = trainer(method, data, tmp_path)
+    trained.create_model_card(model_name="mine")
+    assert "mine" in (Path(trained.args.output_dir) / "README.md").read_text()
+    assert trained.model is trained.loss_module
 
 
 def test_a_training_that_diverges_ends(data, tmp_path):

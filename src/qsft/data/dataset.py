@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from qsft.data.columns import TokenColumns
-from qsft.data.files import PathLike, RowFile, replacing
+from qsft.data.files import PathLike, RowFile, replacing, row_number
 from qsft.data.pictures import with_paths
 from qsft.data.progress import RowProgress
 from qsft.data.rows import trajectory_from_row
@@ -109,7 +109,7 @@ def check_dummy_token(dataset: datasets.Dataset, token_id: int, source: str = "d
         hits = np.flatnonzero((ids == token_id) & (mask == 1))
         if len(hits):
             raise DataError(
-                f"{source}: row {int(rows[hits[0]]) + 1}: the agent produces token {token_id}, "
+                f"{source}: row {row_number(source, int(rows[hits[0]]))}: the agent produces token {token_id}, "
                 "which is to be the dummy token; choose an id that the agent never produces"
             )
 
@@ -135,9 +135,9 @@ def check_steps(dataset: datasets.Dataset, end: int, source: str = "data") -> No
         if len(odd) or len(without):
             row = min([*rows[ends[odd[:1]]].tolist(), *without[:1].tolist()])
             raise DataError(
-                f"{source}: row {row + 1}: is not one observation and one action in turn, each with token {end} at its end "
-                "and nowhere else, which is what a robot transformer takes for a step; write what else is told, such as "
-                "an instruction, into the observations"
+                f"{source}: row {row_number(source, row)}: is not one observation and one action in turn, each with token "
+                f"{end} at its end and nowhere else, which is what a robot transformer takes for a step; write what "
+                "else is told, such as an instruction, into the observations"
             )
 
 

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +26,7 @@ PathLike = str | os.PathLike[str]
 
 _ROWS_A_BATCH = 1000
 _WRITE_BYTES = 1 << 20
-_COLUMNS = ("messages", "rewards", "ended", "metadata", "tools")
+_COLUMNS = ("messages", "rewards", "ended", "metadata", "tools", "images")
 _PARQUET_SCHEMA = pa.schema(
     {
         "messages": pa.list_(pa.struct({"role": pa.string(), "content": pa.string(), "images": pa.list_(pa.string())})),
@@ -127,6 +128,21 @@ class RowFile:
         for row in dataset:
             self._done += 1
             yield self._done, row
+
+
+def row_number(source: str, episode: int) -> int:
+    """The number that errors name a row by, which in a ``.jsonl`` file with blank lines is not its place among the rows.
+
+    Args:
+        source: the file, or what else errors call the data.
+        episode: index of the row among the rows, from 0.
+    """
+    path = Path(source)
+    if path.suffix == ".jsonl" and path.is_file():
+        with _open_to_read(path) as file:
+            numbers = (number for number, line in enumerate(file, 1) if not line.isspace())
+            return next(islice(numbers, episode, None), episode + 1)
+    return episode + 1
 
 
 def load_trajectories(path: PathLike) -> Iterator[Trajectory]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 
+from qsft.data.files import row_number
 from qsft.errors import ConfigError, DataError
 
 GammaPer = Literal["turn", "token"]
@@ -101,9 +102,10 @@ class ReturnRange:
                 at = int(wrong[0])
                 value = lowest[at] if lowest[at] < self.low - slack else highest[at]
                 row = int(np.searchsorted(np.cumsum(counts), at, side="right"))
+                number = row_number(source, int(episodes[row]))
                 turn = at - int(counts[:row].sum()) + 1
                 raise DataError(
-                    f"{source}: row {int(episodes[row]) + 1}: field rewards: the return-to-go at agent turn {turn} is "
+                    f"{source}: row {number}: field rewards: the return-to-go at agent turn {turn} is "
                     f"{value:g}, outside of the return range [{self.low:g}, {self.high:g}]; "
                     "widen the range or mend the rewards"
                 )

@@ -57,7 +57,7 @@ def trajectory_from_row(row: Mapping[str, Any], where: str = "row") -> Trajector
         raise DataError(f"{where}: field messages: must be a list with at least one message")
     if row.get("tools"):
         raise DataError(f"{where}: field tools: not read; write the description of the tools into the system message")
-    if row.get("images") is not None and len(row["images"]):
+    if row.get("images"):
         raise DataError(f"{where}: field images: not read; write the path of each image into its message")
     rewards = _rewards(row, where)
     turns: list[Turn] = []

@@ -109,6 +109,10 @@ class TrajectoryTokenizer:
                 "text with some of its turns cannot do; leave it out, or limit max_length"
             )
         template = getattr(tokenizer, "chat_template", None) or self.tokenizer.chat_template
+        if isinstance(template, dict):  # several by name, such as one for tools
+            if "default" not in template:
+                raise ConfigError(f"the tokenizer's chat templates are {', '.join(template)}; name one of them default")
+            template = template["default"]
         if format == "auto":
             format = "chat" if template is not None else "text"
         if format == "chat" and bos is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 
 from qsft.errors import ConfigError
 
@@ -30,6 +30,12 @@ class ImageExpansion(GenerationMixin):
         )
         repeated = {key: value.repeat(expand_size, *[1] * (value.dim() - 1)) for key, value in images.items()}
         return ids, {**rest, **repeated}
+
+
+def ends_of(model: PreTrainedModel) -> GenerationConfig:
+    """Where a model's own generation ends and how it pads, which a checkpoint says beside its config; not how it samples."""
+    own = model.generation_config if model.can_generate() else GenerationConfig.from_model_config(model.config)
+    return GenerationConfig(bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
 
 
 class InnerGeneration(ImageExpansion):

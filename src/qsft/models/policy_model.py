@@ -15,7 +15,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    GenerationConfig,
     GenerationMixin,
     PreTrainedConfig,
     PreTrainedModel,
@@ -25,7 +24,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from qsft.errors import CheckpointError, ConfigError, wrong_argument
 from qsft.models.extraction import Extraction
-from qsft.models.generation import InnerGeneration
+from qsft.models.generation import InnerGeneration, ends_of
 from qsft.objectives import scaled_value
 
 LIKELIHOOD_DIR = "likelihood"
@@ -126,7 +125,7 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         self.likelihood = likelihood
         self.behaviour = behaviour
         self.extraction = Extraction(**config.extraction)
-        self.generation_config = GenerationConfig.from_model_config(likelihood.config)
+        self.generation_config = ends_of(likelihood)
 
     @property
     def inner(self) -> Any:

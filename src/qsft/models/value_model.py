@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    GenerationConfig,
     GenerationMixin,
     PreTrainedConfig,
     PreTrainedModel,
@@ -22,7 +21,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.extraction import Extraction
-from qsft.models.generation import InnerGeneration
+from qsft.models.generation import InnerGeneration, ends_of
 from qsft.models.policy_model import Reading, auto_model
 from qsft.models.states import output_head, readable_inputs
 
@@ -120,7 +119,7 @@ class ValueModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         self.target_q.requires_grad_(False)
         self.v = ValueHead(width, 1) if config.state_value else None
         self.extraction = Extraction(**config.extraction)
-        self.generation_config = GenerationConfig.from_model_config(language_model.config)
+        self.generation_config = ends_of(language_model)
         self.post_init()
 
     def init_weights(self) -> None:

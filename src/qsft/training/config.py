@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal
 
-from transformers import TrainingArguments
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
+from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_optimizer import is_optimizer_factory
 
 from qsft.data.returns import ReturnRange
-from qsft.errors import ConfigError
+from qsft.errors import ConfigError, wrong_argument
 from qsft.models.support import SupportRule
+from qsft.training.muon import MuonWithAdamW
 
 logger = logging.getLogger("qsft")
 #: settings of TrainingArguments for losses and embeddings that transformers computes
@@ -40,6 +48,9 @@ class SFTConfig(TrainingArguments):
         loss_chunk_size: agent tokens whose logits exist at a time.
         muon: update hidden matrices with Muon instead of AdamW (:class:`qsft.training.muon.MuonWithAdamW`): for a
             network from random weights.
+
+    Raises:
+        ConfigError: a setting that is impossible, is not read, or that optimiser, schedule or data loader refuse.
     """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
@@ -57,19 +68,27 @@ class SFTConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         check_numbers(type(self), vars(self))  # before anything is computed from them
+        for name in ("logging_steps", "save_steps"):
+            if getattr(self, name) % 1:  # a share of a length that is not known yet, so neither is the multiple below
+                raise ConfigError(f"{name}: {getattr(self, name)} is no number of steps; give a whole one.")
         super().__post_init__()
-        for name in ("loss_chunk_size", "per_device_train_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: {getattr(self, name)} must be at least 1.")
+        counts = ("loss_chunk_size", "per_device_train_batch_size", "gradient_accumulation_steps")
+        for name in (*counts, "dataloader_prefetch_factor"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ConfigError(f"{name}: {count} must be at least 1.")
         if not 0 <= self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate: {self.learning_rate} must be a number of at least 0.")
-        if self.num_train_epochs <= 0 and self.max_steps <= 0:
-            raise ConfigError(f"num_train_epochs: {self.num_train_epochs} must be above 0, or max_steps.")
+        if not 0 < self.num_train_epochs < math.inf and self.max_steps <= 0:
+            raise ConfigError(f"num_train_epochs: {self.num_train_epochs} must be above 0 and finite, or max_steps.")
+        known = self.__dataclass_fields__["train_sampling_strategy"].metadata["choices"]
+        one_of("train_sampling_strategy", self.train_sampling_strategy, known)
         for name in UNREAD:
             if getattr(self, name):
                 raise ConfigError(
                     f"{name}: the loss is computed apart from the model's own and does not read it; remove it."
                 )
+        if self.muon and (unread := self._changed("optim", "optim_args", "optim_target_modules")):
+            raise ConfigError(f"{unread[0]}: muon is the optimiser and does not read it; remove one of the two.")
         if self.save_only_model:
             raise ConfigError(
                 "save_only_model: a checkpoint without its optimiser cannot be resumed exactly; remove it."
@@ -87,6 +106,65 @@ class SFTConfig(TrainingArguments):
                 f"save_steps: {self.save_steps} is not a multiple of logging_steps ({self.logging_steps}), so a "
                 "resumed run could not continue a half-averaged log line; make it one."
             )
+        self._check_parts()
+
+    def muon_optimizer(self, model: nn.Module, heads: Iterable[Tensor]) -> MuonWithAdamW:
+        """The optimiser of ``muon`` for a model's parameters, its output heads' weights among them."""
+        betas = (self.adam_beta1, self.adam_beta2)
+        return MuonWithAdamW(model, heads, self.learning_rate, self.weight_decay, betas, self.adam_epsilon)
+
+    def _check_parts(self) -> None:
+        """That optimiser, schedule, data loader and checkpointing can be made of their settings, tried on one weight: the
+        trainer of the second stage would find out after the first."""
+        model = nn.utils.skip_init(nn.Linear, 1, 1)  # draws no random numbers, which are the training's
+        adam = ("adam_beta1", "adam_beta2", "adam_epsilon")
+        with self._made_of("optim", "optim_args", "optim_target_modules", *adam, "weight_decay"):
+            optimizer = self.muon_optimizer(model, []) if self.muon else self._optimizer(model)
+        with self._made_of("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"):
+            # how many steps an epoch has is not known yet
+            steps = self.max_steps if self.max_steps > 0 else 1000 + int(self.warmup_steps)
+            warmup = self.get_warmup_steps(steps)
+            given: Any = self.lr_scheduler_kwargs
+            schedule = get_scheduler(self.lr_scheduler_type, optimizer, warmup, steps, given)
+            for rate in getattr(schedule, "lr_lambdas", ()):  # they read some settings at their steps only
+                rate(min(warmup, steps))
+                rate(steps)
+        options = ("num_workers", "prefetch_factor", "persistent_workers", "multiprocessing_context")
+        with self._made_of(*(f"dataloader_{name}" for name in options)):
+            DataLoader(TensorDataset(), **{name: getattr(self, f"dataloader_{name}") for name in options})
+        if self.gradient_checkpointing:
+            with self._made_of("gradient_checkpointing_kwargs"):
+                settings: dict[str, Any] = dict(self.gradient_checkpointing_kwargs or {})  # type: ignore[arg-type]
+                _ = 0 % settings.pop("every_n_layers", 1)  # as the model does, which reads it and the next one itself
+                settings.pop("offload", None)
+                checkpoint(torch.abs, torch.zeros(1, requires_grad=True), **(settings or {"use_reentrant": False}))
+
+    def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """As ``Trainer.create_optimizer`` makes it."""
+        args = copy.copy(self)
+        if args.optim_target_modules:  # names in the model to train, which is not there yet
+            args.optim_target_modules = "all-linear"
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)  # type: ignore[arg-type]
+        if is_optimizer_factory(kind):
+            return kind()(model, **settings)
+        parameters: Any = model.parameters()
+        for name in ("params", "model", "optimizer_dict"):  # of one that takes more than parameters
+            parameters = settings.pop(name, parameters)
+        return kind(parameters, **settings)
+
+    def _changed(self, *names: str) -> list[str]:
+        """Which of these settings have another value than the default."""
+        return [name for name in names if getattr(self, name) != getattr(type(self), name)]
+
+    @contextmanager
+    def _made_of(self, *names: str) -> Iterator[None]:
+        """What cannot be made of the settings of these names is an error in one line."""
+        try:
+            yield
+        except Exception as error:  # libraries raise all kinds, and nothing but settings can be wrong here
+            values = {name: getattr(self, name) for name in self._changed(*names) or names[:1]}
+            given = ", ".join(f"{name}: {getattr(value, 'value', value)!s:.80}" for name, value in values.items())
+            raise ConfigError(f"{given}: {wrong_argument(error).rstrip('. ')}; change it or leave it out.") from error
 
     def _check_trackers(self) -> None:
         """That what reports go to is known and installed: the trainer of the second stage would find out after the first."""

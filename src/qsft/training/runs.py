@@ -35,6 +35,7 @@ METHODS = ("qsft", "sft", "bc", "filtered-bc", "return-conditioned", *CRITICS)
 STAGES_OF = {"likelihood": ("qsft",), "critic": tuple(CRITICS)}
 #: other settings that only some methods read
 SETTINGS_OF = {
+    "start_from": ("qsft", *CRITICS),
     "filter_share": ("filtered-bc",),
     "filter_gamma": ("filtered-bc",),
     "return_tokens": ("return-conditioned",),
@@ -54,6 +55,7 @@ class RunSettings:
             of a JSON file).
         tokenizer: hub id or local path, of a vision-language model's processor too; ``None``: the model's.
         format: ``"chat"``, ``"text"`` or ``"auto"``, see :class:`qsft.data.TrajectoryTokenizer`.
+        end_of_turn: tokens that end the agent's turn, see :class:`qsft.data.TrajectoryTokenizer`; ``None``: the format's.
         behaviour: settings of stage 1, fields of :class:`SFTConfig`.
         likelihood: settings of stage 2 of ``qsft``, fields of :class:`QSFTConfig`.
         critic: settings of stage 2 of the methods with a critic, fields of their config
@@ -74,6 +76,7 @@ class RunSettings:
     model: str | dict[str, Any]
     tokenizer: str | None = None
     format: str = "auto"
+    end_of_turn: str | list[str] | None = None
     behaviour: dict[str, Any] = field(default_factory=dict)
     likelihood: dict[str, Any] = field(default_factory=dict)
     critic: dict[str, Any] = field(default_factory=dict)
@@ -105,6 +108,13 @@ class RunSettings:
         for name in ("behaviour", "likelihood", "critic"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(f"{name}: must hold settings as NAME: VALUE pairs, not {getattr(self, name)!r}.")
+        ends = [self.end_of_turn] if isinstance(self.end_of_turn, str) else self.end_of_turn
+        if ends is not None and (
+            not isinstance(ends, list) or not ends or not all(isinstance(e, str) and e for e in ends)
+        ):
+            raise ConfigError(
+                f"end_of_turn: {self.end_of_turn!r:.80} must be the text of a token, or a list of such texts."
+            )
         if not isinstance(self.lora, dict | None):
             raise ConfigError(f"lora: must hold arguments of peft.LoraConfig as NAME: VALUE pairs, not {self.lora!r}.")
         if self.method not in METHODS:
@@ -217,6 +227,7 @@ class _Run:
             self.tokenizer,
             self.settings.format,
             self.sft_config.max_length,
+            self.settings.end_of_turn,
             return_levels=return_levels,
             max_exchanges=self.sft_config.max_exchanges,
         )

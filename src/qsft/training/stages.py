@@ -15,9 +15,10 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PrinterC
 
 from qsft.data.batch import pad_token
 from qsft.data.dataset import check_dummy_token, check_steps, content_hash
+from qsft.data.files import row_number
 from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.returns import ReturnRange
-from qsft.errors import ConfigError, DataError, QSFTError, raised_in_worker, wrong_argument
+from qsft.errors import CheckpointError, ConfigError, DataError, QSFTError, raised_in_worker, wrong_argument
 from qsft.models.new_tokens import start_token_rows
 from qsft.models.policy_model import (
     BEHAVIOUR_DIR,
@@ -58,6 +59,9 @@ class Stages:
         first: config of stage 1.
         second: config of stage 2, where the method has one.
         quiet: no progress bars.
+
+    Raises:
+        ConfigError: a stage asks for an evaluation.
     """
 
     def __init__(
@@ -76,9 +80,28 @@ class Stages:
         self.tokenizer, self.return_ids, self.end_ids = tokenizer, return_ids, end_ids
         self.first, self.second, self.quiet = first, second, quiet
         self.training_began = False
+        for stage, config in self._configs():
+            if config.eval_strategy != "no":  # the trainer of stage 2 would find out after stage 1
+                raise ConfigError(f"{stage}: eval_strategy: a run has no eval_dataset to evaluate on; leave it out.")
+
+    def _configs(self) -> list[tuple[str, SFTConfig]]:
+        """The stages that are trained, and their settings."""
+        first = [] if self.second and self.settings.behaviour_model else [("behaviour", self.first)]
+        name = "likelihood" if self.settings.method == "qsft" else "critic"
+        return [*first, *([(name, self.second)] if self.second else [])]
+
+    def _check_batches(self, dataset: datasets.Dataset) -> None:
+        """Raises ConfigError where a stage would leave out the only batch that it has."""
+        for stage, config in self._configs():
+            if config.dataloader_drop_last and len(dataset) < config.per_device_train_batch_size:
+                raise ConfigError(
+                    f"{stage}: dataloader_drop_last: nothing is left of {len(dataset)} rows in batches of "
+                    f"{config.per_device_train_batch_size}; leave it out, or take smaller batches."
+                )
 
     def supervised(self, dataset: datasets.Dataset) -> None:
         """The one stage of a supervised method."""
+        self._check_batches(dataset)
         self._cross_entropy(dataset, self.out, self._first_model())
 
     def _cross_entropy(self, dataset: datasets.Dataset, folder: Path, model: PreTrainedModel) -> None:
@@ -91,6 +114,7 @@ class Stages:
         assert isinstance(config, QSFTConfig)
         likelihood_dir = self.out / LIKELIHOOD_DIR
         # what can be refused is refused before hours of training
+        self._check_batches(dataset)
         if config.horizon is not None and self.first.max_length is not None and self.first.max_exchanges is None:
             raise ConfigError(
                 "horizon: turns are counted from an episode's start, which max_length cuts; use one of them."
@@ -122,6 +146,7 @@ class Stages:
         """Both stages of a method with a critic; the return range."""
         config = self.second
         assert isinstance(config, CriticConfig)
+        self._check_batches(dataset)
         config.return_low, config.return_high = _return_range(config, dataset, self.settings.data)
         behaviour = self._behaviour(dataset, self._behaviour_so_far())
         kind = CRITICS[self.settings.method]
@@ -240,18 +265,16 @@ class Stages:
             trainer.add_callback(StageProgress(f"{self.settings.method}: {stage} model"))
         trainer.add_callback(JSONLinesLog(self.out / f"log-{stage}.jsonl"))
         checkpoint = last_checkpoint(checkpoints(self.out, stage))
-        self.training_began = True
+        began, self.training_began = self.training_began, True
         if checkpoint and _at_the_end(checkpoint):
             trainer._load_from_checkpoint(str(checkpoint))
         else:
             try:
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            except DataError as error:
-                raise DataError(raised_in_worker(error)) from error
-            except ConfigError as error:
-                raise ConfigError(f"{stage}: {error}") from error
-            except ImportError as error:
-                raise ConfigError(f"{stage}: {wrong_argument(error)}") from error
+                _fit(trainer, checkpoint, stage)
+            except QSFTError:
+                if trainer.state.global_step == 0:  # nothing of this stage is lost with the folder
+                    self.training_began = began
+                raise
         model = trainer.finished_model
         broken = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
         if broken:
@@ -280,6 +303,27 @@ class Stages:
             )
 
 
+def _fit(trainer: SFTTrainer, checkpoint: Path | None, stage: str) -> None:
+    """Train; what the data or a setting is the cause of is one line.
+
+    Until the first step, libraries' own errors are of settings that could not be tried before; afterwards they are bugs,
+    and stay as they are.
+    """
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except CheckpointError:
+        raise
+    except DataError as error:
+        raise DataError(raised_in_worker(error)) from error
+    except ConfigError as error:
+        raise ConfigError(f"{stage}: {error}") from error
+    except (ImportError, OverflowError, TypeError, ValueError) as error:
+        if trainer.state.global_step > 0 and not isinstance(error, ImportError):
+            raise
+        line = raised_in_worker(error) if "DataLoader worker" in str(error) else wrong_argument(error)
+        raise ConfigError(f"{stage}: {line}") from error
+
+
 def checkpoints(out: Path, stage: str) -> Path:
     """Where a stage of the run in ``out`` keeps its checkpoints."""
     return out / "checkpoints" / stage
@@ -300,8 +344,8 @@ def _check_rows(model: PreTrainedModel, dataset: datasets.Dataset, source: str) 
     if longer := _first_longer(dataset, "contexts" if "contexts" in dataset.column_names else "input_ids", most):
         length, row = longer
         raise ConfigError(
-            f"{source}: row {row}: has {length} tokens and the model {most} positions; set behaviour.max_length, "
-            "or take a model with more."
+            f"{source}: row {row_number(source, row)}: has {length} tokens and the model {most} positions; set "
+            "behaviour.max_length, or take a model with more."
         )
 
 
@@ -316,8 +360,8 @@ def _check_horizon(dataset: datasets.Dataset, horizon: int, low: float, source: 
     if longer := _first_longer(dataset, "turn_rewards", horizon):
         turns, row = longer
         raise DataError(
-            f"{source}: row {row}: has {turns} turns of the agent, more than likelihood.horizon ({horizon}); set the "
-            "horizon to the most turns an episode can have."
+            f"{source}: row {row_number(source, row)}: has {turns} turns of the agent, more than likelihood.horizon "
+            f"({horizon}); set the horizon to the most turns an episode can have."
         )
     for table in dataset.select_columns(["turn_rewards", "episode"]).with_format("arrow").iter(1000):
         column = table.column("turn_rewards").combine_chunks()
@@ -329,7 +373,7 @@ def _check_horizon(dataset: datasets.Dataset, horizon: int, low: float, source: 
         bounds = stake(low, torch.from_numpy(turns), horizon).numpy()
         if (below := np.flatnonzero(following < bounds - 1e-6 * abs(low))).size:
             first = below[0]
-            row = table.column("episode")[int(rows[first])].as_py() + 1
+            row = row_number(source, table.column("episode")[int(rows[first])].as_py())
             raise DataError(
                 f"{source}: row {row}: turn {turns[first] + 1} of the agent is followed by a return of "
                 f"{following[first]:g}, below the {bounds[first]:g} that likelihood.horizon leaves there; it is for "
@@ -338,7 +382,7 @@ def _check_horizon(dataset: datasets.Dataset, horizon: int, low: float, source: 
 
 
 def _first_longer(dataset: datasets.Dataset, column: str, most: int) -> tuple[int, int] | None:
-    """Of a column of lists one that is longer than ``most``: its length, and its row in the file (from 1).
+    """Of a column of lists one that is longer than ``most``: its length, and the index of its row in the file.
 
     Of ``contexts``, which are lengths themselves, the longest of each row counts.
     """
@@ -348,7 +392,7 @@ def _first_longer(dataset: datasets.Dataset, column: str, most: int) -> tuple[in
         if column == "contexts":
             lengths = np.maximum.reduceat(lists.flatten().to_numpy(), np.cumsum(lengths) - lengths)
         if lengths.max() > most:
-            return int(lengths.max()), int(table.column("episode")[int(lengths.argmax())].as_py()) + 1
+            return int(lengths.max()), int(table.column("episode")[int(lengths.argmax())].as_py())
     return None
 
 

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from qsft.data.batch import TrajectoryCollator, pad_token
@@ -30,7 +31,7 @@ from qsft.training.callbacks import FollowModel
 from qsft.training.checkpoints import COMPLETE, load_weights
 from qsft.training.config import QSFTConfig, SFTConfig, reads_support
 from qsft.training.losses import QLoss, QLossSettings, SupervisedLoss
-from qsft.training.muon import MuonWithAdamW
+from qsft.training.order import EpochOrder
 
 TARGET_FILE = "target.safetensors"
 #: rows whose mean return stage 2 starts at, where it is asked to
@@ -106,20 +107,26 @@ class SFTTrainer(Trainer):
         processor = self.processing_class
         self.processing_class = tokenizer_of(processor)
         try:
-            return super()._get_train_sampler(train_dataset)
+            sampler = super()._get_train_sampler(train_dataset)
         finally:
             self.processing_class = processor
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return EpochOrder(sampler, seed)
+        return sampler
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        # of the language model, and not of the module that holds it with its loss and has no config
+        held, self.model = self.model, self.inner_model
+        try:
+            super().create_model_card(*args, **kwargs)
+        finally:
+            self.model = held
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.args.muon and self.optimizer is None:
-            self.optimizer = MuonWithAdamW(
-                self.loss_module if model is None else model,
-                self.output_weights(),
-                self.args.learning_rate,
-                self.args.weight_decay,
-                (self.args.adam_beta1, self.args.adam_beta2),
-                self.args.adam_epsilon,
-            )
+            module = self.loss_module if model is None else model
+            self.optimizer = self.args.muon_optimizer(module, self.output_weights())
         return super().create_optimizer(model)
 
     @property
