@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from qsft.data import TrajectoryCollator
 from qsft.errors import ConfigError, DataError
@@ -18,6 +19,7 @@ from qsft.training.callbacks import JSONLinesLog
 from qsft.training.checkpoints import last_checkpoint
 from qsft.training.critic_config import ILQLConfig
 from qsft.training.critic_trainers import CRITICS
+from qsft.training.order import EpochOrder
 from tests.models import tiny
 from tests.training import naive
 
@@ -141,6 +143,17 @@ def test_a_card_for_the_hub_is_of_the_language_model(data, tmp_path, method):
     trained.create_model_card(model_name="mine")
     assert "mine" in (Path(trained.args.output_dir) / "README.md").read_text()
     assert trained.model is trained.loss_module
+
+
+def test_groups_by_length_are_drawn_from_seed_and_epoch():
+    torch.manual_seed(0)
+    order = EpochOrder(LengthGroupedSampler(4, lengths=list(range(40))), seed=3)
+    first = list(order)
+    order.set_epoch(1)
+    second = list(order)
+    order.set_epoch(0)
+    assert list(order) == first != second and sorted(first) == sorted(second) == list(range(40))
+    assert list(EpochOrder(LengthGroupedSampler(4, lengths=list(range(40))), seed=4)) != first
 
 
 def test_a_training_that_diverges_ends(data, tmp_path):
