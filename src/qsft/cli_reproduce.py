@@ -43,17 +43,17 @@ def _reproduce(arguments: argparse.Namespace) -> None:
             Path(arguments.work) / (path.stem + form),
             Path(arguments.results) if arguments.results else path.parent / f"results{form}.json",
         )
-        for path, _ in studies
+        for path, _, _ in studies
     }
-    for path, study in studies:
-        check_rows(study, ResultsFile(places[path][1]), wanted_runs(study, seeds, _own(study, arguments.only)), chat)
+    for path, study, only in studies:
+        check_rows(study, ResultsFile(places[path][1]), wanted_runs(study, seeds, only), chat)
     if arguments.jobs > 1:
         _side_by_side(arguments, studies, seeds, places)
-    for path, study in studies:
+    for path, study, only in studies:
         work, results = places[path]
         for seed in seeds:
             command = f"qsft reproduce {path}{' --quick' if arguments.quick else ''} --seeds {seed}"
-            run_study(study, work, results, [seed], command, _own(study, arguments.only), chat=chat)
+            run_study(study, work, results, [seed], command, only, chat=chat)
         names = {run.name for run in study.runs}
         rows = [
             row
@@ -65,7 +65,7 @@ def _reproduce(arguments: argparse.Namespace) -> None:
 
 
 def _with_runs(studies: list[Any], only: list[str]) -> list[Any]:
-    """The studies that have a run of these names; all of them where none is asked for.
+    """The studies that have a run of these names, with those of its own; all of them where none is asked for.
 
     Raises:
         ConfigError: none has a run of one of the names.
@@ -75,12 +75,8 @@ def _with_runs(studies: list[Any], only: list[str]) -> list[Any]:
     known = dict.fromkeys(run.name for _, study in studies for run in study.runs)
     if unknown := [name for name in only if name not in known]:
         raise ConfigError(f"--only: no run is called {unknown[0]!r}; there are {', '.join(known)}.")
-    return [(path, study) for path, study in studies if not only or _own(study, only)]
-
-
-def _own(study: Any, only: list[str]) -> list[str]:
-    """The names that are of the study's runs."""
-    return [name for name in only if name in {run.name for run in study.runs}]
+    own = [(path, study, [run.name for run in study.runs if run.name in only]) for path, study in studies]
+    return [each for each in own if not only or each[2]]
 
 
 def _side_by_side(arguments: argparse.Namespace, studies: list[Any], seeds: list[int], places: dict[Path, Any]) -> None:
@@ -102,9 +98,8 @@ def _side_by_side(arguments: argparse.Namespace, studies: list[Any], seeds: list
     prompting = arguments.model is not None
     before, missing, jobs = finished(), set[tuple[Path, Any]](), []
     for seed in seeds:
-        for path, study in studies:
+        for path, study, only in studies:
             work, results = places[path]
-            only = _own(study, arguments.only)
             runs = [run for _, run in wanted_runs(study, [seed], only)]
             keys = {(results, key_of(study, run, seed)) for run in runs if prompting or run.method not in PROMPTED}
             if keys <= before:

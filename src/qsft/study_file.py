@@ -144,8 +144,7 @@ class Study:
                 raise ConfigError(f"{where}: {name}only_legal: the texts of {self.env} do not tell what is legal.")
         for name in ("select", "test"):
             for key, least in (("episodes", 1), ("seed", 0)):
-                value = getattr(self, name).get(key)
-                if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _MOST:
+                if not _is_whole(getattr(self, name).get(key), least):
                     raise ConfigError(
                         f"{where}: {name}: {key} is missing, or no whole number from {least} to 2**31 - 1."
                     )
@@ -162,8 +161,7 @@ class Study:
             if missing := {"policy", "episodes"} - set(plan):
                 raise ConfigError(f"{where}: collect: {name}: {min(missing)} is missing.")
             for key, least in (("episodes", 1), ("seed", 0)):
-                value = plan.get(key, 1)
-                if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _MOST:
+                if not _is_whole(plan.get(key, 1), least):
                     raise ConfigError(
                         f"{where}: collect: {name}: {key}: {plan[key]!r:.40} is no whole number from {least} to 2**31 - 1."
                     )
@@ -287,6 +285,11 @@ class Study:
             stage_configs(run_settings(self, run, data="", seed=0), Path(), **_ANYWHERE)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    """Whether it is a number of episodes, or a seed."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < _MOST
 
 
 def _check_names(values: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

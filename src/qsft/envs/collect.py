@@ -206,6 +206,11 @@ def free_picture_folder(out: Path, partial: Path) -> Path:
     return pictures
 
 
+def broken_off(error: QSFTError, kept: int, episodes: int, partial: Path) -> QSFTError:
+    """The error that ends a collection, with what is left of it."""
+    return QSFTError(f"{error} ({kept} of {episodes} episodes are kept in {partial}; repeat to go on)")
+
+
 def _collect(collection: Collection, episodes: int, out: Path, partial: Path) -> int:
     from qsft.data.files import append_rows, write_trajectories
     from qsft.data.rows import trajectory_from_row
@@ -219,9 +224,7 @@ def _collect(collection: Collection, episodes: int, out: Path, partial: Path) ->
             try:
                 block = next(blocks)
             except QSFTError as error:
-                raise QSFTError(
-                    f"{error} ({done} of {episodes} episodes are kept in {partial}; repeat to go on)"
-                ) from error
+                raise broken_off(error, done, episodes, partial) from error
             append_rows(partial, [_row(each, pictures) for each in block])
             failures += sum(_is_lost(each) for each in block)
             done += len(block)

@@ -13,7 +13,7 @@ import gymnasium
 
 from qsft.data.pictures import save_pictures
 from qsft.data.progress import RowProgress
-from qsft.envs.collect import free_picture_folder, partial_file, source_of
+from qsft.envs.collect import broken_off, free_picture_folder, partial_file, source_of
 from qsft.envs.registry import environment_class, make
 from qsft.envs.rollout import Game, derive_seed, play
 from qsft.errors import DataError, QSFTError
@@ -111,7 +111,7 @@ def _gather(
         if len(failures) > _MOST_FAILED * episodes:
             raise QSFTError(f"{len(failures)} episodes failed, the first with {failures[0]}")
     except QSFTError as error:
-        raise QSFTError(f"{error} ({kept} of {episodes} episodes are kept in {partial}; repeat to go on)") from error
+        raise broken_off(error, kept, episodes, partial) from error
     collected = sorted(load_trajectories(partial), key=lambda played: played.metadata["episode"])
     count = write_trajectories(out, collected)
     partial.unlink()
