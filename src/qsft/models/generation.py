@@ -38,6 +38,37 @@ def ends_of(model: PreTrainedModel) -> GenerationConfig:
     return GenerationConfig(bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
 
 
+def whole_inputs(model: Any, input_ids: Tensor, attention_mask: Tensor | None, **images: Tensor) -> dict[str, Any]:
+    """What a language model reads to see a padded batch at once, without a cache."""
+    inputs = {"attention_mask": attention_mask, **images}
+    positions = model._prepare_position_ids_for_generation(input_ids, inputs)
+    prepared = model.prepare_inputs_for_generation(input_ids, position_ids=positions, is_first_iteration=True, **inputs)
+    return {**prepared, "use_cache": False}
+
+
+@torch.no_grad()
+def check_padding(model: PreTrainedModel) -> None:
+    """Raise :class:`ConfigError` where what a model says depends on the padding before a text.
+
+    Some recurrent architectures (RWKV, xLSTM) take an attention mask and do not look at it: their replies to a history
+    would depend on the others that are played beside it.
+    """
+    padded = torch.tensor([[3, 2, 1, 1, 2, 3]], device=model.device) % model.config.get_text_config().vocab_size
+    mask = torch.tensor([[0, 0, 0, 1, 1, 1]], device=model.device)
+    was_training = model.training
+    model.eval()
+    alone, behind = (
+        model(**whole_inputs(model, ids, seen)).logits[:, -1].float()
+        for ids, seen in ((padded[:, 3:], mask[:, 3:]), (padded, mask))
+    )
+    model.train(was_training)
+    # far above rounding in half precision, far below what other words do
+    if not torch.allclose(alone, behind, rtol=0, atol=0.02 * float(alone.abs().max())):
+        raise ConfigError(
+            f"{type(model).__name__} ignores the attention mask, so padding would change what it says; choose another model."
+        )
+
+
 class InnerGeneration(ImageExpansion):
     """Inputs are prepared as the inner language model prepares its own: positions, token types, images.
 
@@ -51,12 +82,7 @@ class InnerGeneration(ImageExpansion):
 
     def whole_inputs(self, input_ids: Tensor, attention_mask: Tensor | None, **images: Tensor) -> dict[str, Any]:
         """What the inner model reads to see a padded batch at once, without a cache."""
-        inputs = {"attention_mask": attention_mask, **images}
-        positions = self.inner._prepare_position_ids_for_generation(input_ids, inputs)
-        prepared = self.inner.prepare_inputs_for_generation(
-            input_ids, position_ids=positions, is_first_iteration=True, **inputs
-        )
-        return {**prepared, "use_cache": False}
+        return whole_inputs(self.inner, input_ids, attention_mask, **images)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return self.inner.prepare_inputs_for_generation(input_ids, *args, **kwargs)

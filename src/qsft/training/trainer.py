@@ -23,6 +23,7 @@ from qsft.data.dataset import check_dummy_token
 from qsft.data.images import image_inputs, tokenizer_of
 from qsft.data.returns import ReturnRange
 from qsft.errors import CheckpointError, ConfigError
+from qsft.models.generation import check_padding
 from qsft.models.mean_start import start_at_mean
 from qsft.models.states import check_head, output_head, pick_dummy_token, unwrap_adapters
 from qsft.models.support import SUPPORT_COLUMNS
@@ -94,6 +95,7 @@ class SFTTrainer(Trainer):
         if "agent_mask" not in getattr(dataset, "column_names", ()):
             raise ConfigError("train_dataset: holds no tokenised trajectories; make it with qsft.data.tokenize_file.")
         check_head(model)  # type: ignore[arg-type]
+        check_padding(unwrap_adapters(model))
 
     def make_loss(self, model: nn.Module, args: SFTConfig, tokenizer: Any) -> SupervisedLoss:
         """The module whose forward pass is a training step's loss."""
