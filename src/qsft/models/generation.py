@@ -80,10 +80,6 @@ class InnerGeneration(ImageExpansion):
         """The language model whose inputs are read."""
         raise NotImplementedError
 
-    def whole_inputs(self, input_ids: Tensor, attention_mask: Tensor | None, **images: Tensor) -> dict[str, Any]:
-        """What the inner model reads to see a padded batch at once, without a cache."""
-        return whole_inputs(self.inner, input_ids, attention_mask, **images)
-
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return self.inner.prepare_inputs_for_generation(input_ids, *args, **kwargs)
 

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from qsft.errors import CheckpointError, ConfigError, wrong_argument
 from qsft.models.extraction import Extraction
-from qsft.models.generation import InnerGeneration, ends_of
+from qsft.models.generation import InnerGeneration, ends_of, whole_inputs
 from qsft.objectives import scaled_value
 
 LIKELIHOOD_DIR = "likelihood"
@@ -238,7 +238,7 @@ class QSFTPolicyModel(PreTrainedModel, InnerGeneration, GenerationMixin):
         """
         if self.behaviour is None:
             raise ConfigError("Q-values need the behaviour model; load the policy with with_behaviour=True.")
-        inputs = {**self.whole_inputs(input_ids, attention_mask, **images), "logits_to_keep": logits_to_keep}
+        inputs = {**whole_inputs(self.inner, input_ids, attention_mask, **images), "logits_to_keep": logits_to_keep}
         likelihood = self.likelihood(**inputs).logits
         behaviour = self.behaviour(**inputs).logits
         prior = torch.log_softmax(behaviour.float(), dim=-1)

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from qsft.errors import CheckpointError, ConfigError
 from qsft.models.extraction import Extraction
-from qsft.models.generation import InnerGeneration, ends_of
+from qsft.models.generation import InnerGeneration, ends_of, whole_inputs
 from qsft.models.policy_model import Reading, auto_model
 from qsft.models.states import output_head, readable_inputs
 
@@ -227,7 +227,7 @@ class ValueModel(PreTrainedModel, InnerGeneration, GenerationMixin):
 
         What :meth:`QSFTPolicyModel.read <qsft.models.policy_model.QSFTPolicyModel.read>` reads off two models.
         """
-        inputs = self.whole_inputs(input_ids, attention_mask, **images)
+        inputs = whole_inputs(self.inner, input_ids, attention_mask, **images)
         states = self.language_model.base_model(**inputs).last_hidden_state[:, -logits_to_keep:]
         q, logits = self.played_q(states), self.get_output_embeddings()(states)
         return Reading(q, torch.log_softmax(logits.float(), dim=-1), self._policy_logits(logits, q))
